@@ -1,0 +1,112 @@
+"""Is the value of this one field well formed?  Images, object names and URLs, wherever they stand."""
+
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
+
+from presets.addresses import is_metadata, is_private, without_query
+from presets.errors import FieldError
+from presets.names import is_dns_subdomain, parse_image, placeholders
+from presets.workspace import Preset
+
+Errors = Iterator[FieldError]
+
+URL_SCHEMES = ("http", "https", "file", "pkg")
+
+
+def check_url(field: str, url: str, private_hosts_allowed: bool) -> Errors:
+    """Yield what is wrong with a dataset URL: its scheme, its host, white space."""
+    shown = without_query(url)
+    try:
+        parts = urlsplit(url.strip())
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        yield FieldError(field, "InvalidUrl", "This is not a URL.", "Write https://host/path/file.parquet.")
+        return
+    if url != url.strip() or any(character.isspace() for character in url):
+        yield FieldError(field, "InvalidUrl", f"{shown} holds white space.", "Write a space as %20.")
+    elif parts.scheme not in URL_SCHEMES:
+        yield FieldError(
+            field, "InvalidUrl", f"The scheme {parts.scheme or '(none)'!r} is not supported.",
+            "A dataset URL uses https or http; file:// and pkg:// are read by `kaiflow run` alone.",
+        )  # fmt: skip
+    elif not (host or parts.scheme == "file"):
+        yield FieldError(field, "InvalidUrl", f"{url} names no host.", "Write https://host/path/file.parquet.")
+    elif parts.scheme == "pkg" and not parts.path.strip("/"):
+        yield FieldError(field, "InvalidUrl", f"{shown} names no file.", "Write pkg://PACKAGE/path/in/the/package.")
+    elif parts.scheme in ("http", "https"):
+        if is_metadata(host):
+            yield _forbidden_host(field, host, "a metadata endpoint, which hands out credentials")
+        elif is_private(host) and not private_hosts_allowed:
+            yield _forbidden_host(field, host, "a loopback, private or link-local address")
+
+
+def _forbidden_host(field: str, host: str, what: str) -> FieldError:
+    return FieldError(
+        field,
+        "ForbiddenAddress",
+        f"{host} is {what}.",
+        "Serve the dataset from a public host, or use an image.",
+    )
+
+
+def check_image(field: str, image: str) -> Errors:
+    """Yield what is wrong with an image reference, naming what to replace in a template."""
+    if parse_image(image) is not None:
+        return
+    if placeholders(image):
+        yield placeholder(field, image, "the names of your registry and repository, in lower case")
+    elif image != image.lower():
+        yield FieldError(
+            field, "InvalidImage", f"{image!r}: a repository name is lower-case.", f"Write {image.lower()}."
+        )
+    else:
+        yield FieldError(
+            field,
+            "InvalidImage",
+            f"{image!r} is not an image reference.",
+            "Write registry.example.com/team/name:tag.",
+        )
+
+
+def check_access(preset: Preset, field: str, gated: Mapping[str, bool]) -> Errors:
+    """Yield what keeps the preset's weights from being read: a private image or a token that is not named."""
+    options = preset.preset_options
+    if preset.access_mode == "private" and not options.image:
+        yield missing(f"{field}.presetOptions.image", "A private preset needs the image that holds its weights.")
+    if options.image:
+        yield from check_image(f"{field}.presetOptions.image", options.image)
+    if gated.get(preset.name.lower()) and not options.model_access_secret and not options.image:
+        yield FieldError(
+            f"{field}.presetOptions.modelAccessSecret", "MissingField",
+            f"The weights of {preset.name} are gated: a Hugging Face token is needed to read them.",
+            "Accept the licence on the model's page, and name a Secret with the key HF_TOKEN.",
+        )  # fmt: skip
+
+
+def check_object_name(field: str, name: str, what: str) -> Errors:
+    """Yield what is wrong with the name of a Kubernetes object, ``what`` being its kind with an article."""
+    if is_dns_subdomain(name):
+        return
+    if placeholders(name):
+        yield placeholder(field, name, f"the name of {what}")
+    else:
+        yield FieldError(
+            field,
+            "InvalidName",
+            f"{name!r} is not the name of {what}.",
+            "Use lower-case letters, digits, dots, dashes.",
+        )
+
+
+def missing(field: str, fix: str) -> FieldError:
+    """Return the error of a field that has to be there."""
+    return FieldError(field, "MissingField", f"{field} is missing.", fix)
+
+
+def placeholder(field: str, value: str, what: str) -> FieldError:
+    """Return the error of a template's upper-case word that nobody replaced."""
+    found = placeholders(value)
+    return FieldError(
+        field, "PlaceholderNotReplaced", f"{value!r} still holds {' and '.join(found)}, which stands for {what}.",
+        f"Replace {'them' if len(found) > 1 else 'it'}.",
+    )  # fmt: skip

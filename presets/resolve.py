@@ -1,0 +1,275 @@
+"""Workspace + catalogue + training config -> Recipe.  The only place that knows a default.
+
+Precedence: the Workspace, then the training config, then the preset, then the defaults below. The defaults
+are ones that learn (a rate of 2e-4 with warm-up and linear decay, alpha = 2 r, every linear layer): TRL's
+2e-5, which KAITO inherits, barely moves a LoRA's loss.
+"""
+
+import hashlib
+import json
+
+from presets.catalogue import Model, chat_template_text
+from presets.choice import Choice
+from presets.errors import ConfigError, FieldError, InvalidInput
+from presets.recipe import (
+    DataRecipe,
+    DeployRecipe,
+    EvaluationRecipe,
+    LoraRecipe,
+    ModelRecipe,
+    NodeRecipe,
+    Origin,
+    OutputRecipe,
+    PackagedWeights,
+    QuantizationRecipe,
+    Recipe,
+    ScheduleRecipe,
+    TrainingRecipe,
+)
+from presets.training_config import TrainingConfig
+from presets.workspace import Tuning, Workspace
+
+DEFAULT_SPLIT = 0.05
+DEFAULT_MAX_LENGTH_TOKENS = 1024
+SAMPLE_PROMPTS = 6
+# Keys with a field of their own; the other honoured keys pass to the libraries as written.
+_TRAINING_FIELDS = {
+    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "lr_scheduler_type", "warmup_steps", "warmup_ratio", "max_length", "max_seq_length", "packing",
+    "assistant_only_loss", "gradient_checkpointing", "activation_checkpointing", "seed",
+}  # fmt: skip
+_LORA_FIELDS = {"r", "lora_alpha", "lora_dropout", "target_modules"}
+
+
+def resolve(workspace: Workspace, model: Model, config: TrainingConfig) -> Recipe:
+    """Return the Recipe of a tuning Workspace that has passed :func:`presets.rules.check`.
+
+    Raises:
+        ConfigError: the Workspace does not tune.
+        InvalidInput: values that fit alone do not fit together.
+    """
+    tuning = workspace.tuning
+    if tuning is None or tuning.method is None:
+        raise ConfigError("NotTuning", "This Workspace has no tuning block.", fix="Name a Workspace that tunes.")
+    choice = Choice(config)
+    data = _data(tuning, choice)
+    recipe = Recipe(
+        name=workspace.metadata.name,
+        namespace=workspace.metadata.namespace,
+        uid=workspace.metadata.uid,
+        revision=revision_hash(workspace, config)[:10],
+        method="qlora" if choice.pick("method", "qlora", workspace=tuning.method).lower() == "qlora" else "lora",
+        model=_model(tuning, model, choice),
+        data=data,
+        quantization=_quantization(tuning.method.lower(), choice),
+        lora=_lora(model, choice),
+        training=_training(model, choice),
+        evaluation=_evaluation(tuning, data, choice),
+        output=_output(tuning, choice),
+        deploy=_deploy(tuning, choice),
+        schedule=_schedule(tuning),
+        node=_node(workspace),
+        origins=choice.origins,
+    )
+    _check(recipe)
+    return recipe
+
+
+def revision_hash(workspace: Workspace, config: TrainingConfig) -> str:
+    """Return the sha256 over what the Workspace asks for: resource, tuning, inference, and its training config."""
+    blocks = workspace.model_dump(mode="json", include={"resource", "tuning", "inference"}, by_alias=True)
+    text = json.dumps([blocks, {k: dict(v) for k, v in config.sections.items()}], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _model(tuning: Tuning, model: Model, choice: Choice) -> ModelRecipe:
+    options = tuning.preset.preset_options if tuning.preset else None
+    compute = choice.pick("model.compute_dtype", "bfloat16", config=("ModelConfig", "dtype", "torch_dtype"))
+    for key in ("preset", "hugging_face_id", "license", "gated", "context_tokens"):
+        choice.origins[f"model.{key}"] = Origin.PRESET
+    choice.origins["model.preset"] = Origin.WORKSPACE
+    choice.origins["model.package"] = Origin.PRESET
+    package = model.weights.package
+    template = choice.pick(
+        "model.chat_template", None, config=("ModelConfig", "chat_template"), preset=chat_template_text(model)
+    )
+    return ModelRecipe(
+        preset=model.name,
+        hugging_face_id=model.hugging_face_id,
+        revision=choice.pick("model.revision", "main", config=("ModelConfig", "revision"), preset=model.revision),
+        license=model.license,
+        gated=model.gated,
+        context_tokens=model.context_tokens,
+        chat_template=template,
+        compute_dtype=compute,
+        weights_image=choice.pick("model.weights_image", None, workspace=options.image if options else None),
+        package=PackagedWeights(**package.model_dump()) if package else None,
+        access_secret=choice.pick(
+            "model.access_secret", None, workspace=options.model_access_secret if options else None
+        ),
+    )
+
+
+def _data(tuning: Tuning, choice: Choice) -> DataRecipe:
+    source = tuning.input
+    section = "DatasetConfig"
+    train_share = choice.config.get(section, "train_test_split")
+    split = choice.pick("data.held_out_fraction", DEFAULT_SPLIT, workspace=tuning.evaluation.split)
+    if tuning.evaluation.split is None and train_share is not None:
+        split, choice.origins["data.held_out_fraction"] = round(1 - train_share, 6), Origin.TRAINING_CONFIG
+    for key in ("urls", "image", "pull_secrets", "volume_source"):
+        choice.origins[f"data.{key}"] = Origin.WORKSPACE
+    return DataRecipe(
+        urls=source.urls if source else (),
+        image=source.image if source else None,
+        pull_secrets=source.image_pull_secrets if source else (),
+        volume_source=source.volume_source if source else None,
+        path=choice.pick("data.path", None, config=(section, "dataset_path")),
+        context_column=choice.pick("data.context_column", None, config=(section, "context_column")),
+        response_column=choice.pick("data.response_column", None, config=(section, "response_column")),
+        messages_column=choice.pick("data.messages_column", None, config=(section, "messages_column")),
+        shuffle=choice.pick("data.shuffle", True, config=(section, "shuffle_dataset")),
+        seed=choice.pick("data.seed", 42, config=(section, "shuffle_seed")),
+        held_out_fraction=split,
+    )
+
+
+def _quantization(method: str, choice: Choice) -> QuantizationRecipe:
+    section = "QuantizationConfig"
+    eight = choice.config.get(section, "load_in_8bit") is True
+    written = choice.config.get(section, "load_in_8bit" if eight else "load_in_4bit") is not None
+    choice.origins["quantization.bits"] = Origin.TRAINING_CONFIG if written else Origin.WORKSPACE
+    skip = choice.pick("quantization.int8_skip_modules", (), config=(section, "llm_int8_skip_modules"))
+    return QuantizationRecipe(
+        bits=16 if method == "lora" else 8 if eight else 4,
+        quant_type=choice.pick("quantization.quant_type", "nf4", config=(section, "bnb_4bit_quant_type")),
+        double_quant=choice.pick("quantization.double_quant", True, config=(section, "bnb_4bit_use_double_quant")),
+        compute_dtype=choice.pick("quantization.compute_dtype", "bfloat16", config=(section, "bnb_4bit_compute_dtype")),
+        int8_threshold=choice.pick("quantization.int8_threshold", 6.0, config=(section, "llm_int8_threshold")),
+        int8_skip_modules=(skip,) if isinstance(skip, str) else tuple(skip),
+        int8_has_fp16_weight=choice.pick(
+            "quantization.int8_has_fp16_weight", False, config=(section, "llm_int8_has_fp16_weight")
+        ),
+    )
+
+
+def _lora(model: Model, choice: Choice) -> LoraRecipe:
+    section = "LoraConfig"
+    r = choice.pick("lora.r", 8, config=(section, "r"))
+    preset_targets = "all-linear" if model.lora_targets == ("all-linear",) else model.lora_targets
+    targets = choice.pick(
+        "lora.target_modules", "all-linear", config=(section, "target_modules"), preset=preset_targets
+    )
+    extra = choice.rest(section, _LORA_FIELDS)
+    if extra:
+        choice.origins["lora.extra"] = Origin.TRAINING_CONFIG
+    return LoraRecipe(
+        r=r,
+        alpha=choice.pick("lora.alpha", 2 * r, config=(section, "lora_alpha")),
+        dropout=choice.pick("lora.dropout", 0.0, config=(section, "lora_dropout")),
+        target_modules=targets if isinstance(targets, str) else tuple(targets),
+        extra=extra,
+    )
+
+
+def _training(model: Model, choice: Choice) -> TrainingRecipe:
+    section = "TrainingArguments"
+    extra = choice.rest(section, _TRAINING_FIELDS)
+    if extra:
+        choice.origins["training.extra"] = Origin.TRAINING_CONFIG
+    return TrainingRecipe(
+        epochs=choice.pick("training.epochs", 3, config=(section, "num_train_epochs")),
+        max_steps=choice.pick("training.max_steps", -1, config=(section, "max_steps")),
+        batch_size=choice.pick("training.batch_size", 1, config=(section, "per_device_train_batch_size")),
+        gradient_accumulation_steps=choice.pick(
+            "training.gradient_accumulation_steps", 1, config=(section, "gradient_accumulation_steps")
+        ),
+        learning_rate=choice.pick("training.learning_rate", 2e-4, config=(section, "learning_rate")),
+        scheduler=choice.pick("training.scheduler", "linear", config=(section, "lr_scheduler_type")),
+        warmup=choice.pick("training.warmup", 0.05, config=(section, "warmup_steps", "warmup_ratio")),
+        max_length_tokens=choice.pick(
+            "training.max_length_tokens",
+            min(DEFAULT_MAX_LENGTH_TOKENS, model.context_tokens),
+            config=(section, "max_length", "max_seq_length"),
+        ),
+        packing=choice.pick("training.packing", True, config=(section, "packing")),
+        assistant_only_loss=choice.pick("training.assistant_only_loss", True, config=(section, "assistant_only_loss")),
+        gradient_checkpointing=choice.pick(
+            "training.gradient_checkpointing",
+            False,
+            config=(section, "gradient_checkpointing", "activation_checkpointing"),
+        ),
+        seed=choice.pick("training.seed", 42, config=(section, "seed")),
+        extra=extra,
+    )
+
+
+def _evaluation(tuning: Tuning, data: DataRecipe, choice: Choice) -> EvaluationRecipe:
+    default = "enforce" if tuning.schedule is not None and data.held_out_fraction > 0 else "warn"
+    return EvaluationRecipe(
+        gate=choice.pick("evaluation.gate", default, workspace=tuning.evaluation.gate),
+        sample_prompts=SAMPLE_PROMPTS,
+    )
+
+
+def _output(tuning: Tuning, choice: Choice) -> OutputRecipe:
+    for key in ("image", "push_secret", "volume_source"):
+        choice.origins[f"output.{key}"] = Origin.WORKSPACE
+    output = tuning.output
+    return OutputRecipe(
+        image=output.image if output else None,
+        push_secret=output.image_push_secret if output else None,
+        volume_source=output.volume_source if output else None,
+    )
+
+
+def _deploy(tuning: Tuning, choice: Choice) -> DeployRecipe:
+    written = "deploy" in tuning.model_fields_set
+    for key in ("enabled", "replicas", "runtime"):
+        stated = written and key in tuning.deploy.model_fields_set
+        choice.origins[f"deploy.{key}"] = Origin.WORKSPACE if stated else Origin.DEFAULT
+    return DeployRecipe(tuning.deploy.enabled, tuning.deploy.replicas, tuning.deploy.runtime)
+
+
+def _schedule(tuning: Tuning) -> ScheduleRecipe | None:
+    plan = tuning.schedule
+    if plan is None:
+        return None
+    return ScheduleRecipe(plan.cron, plan.timezone, plan.only_if_changed, plan.suspend)
+
+
+def _node(workspace: Workspace) -> NodeRecipe:
+    resource = workspace.resource
+    labels = dict(resource.label_selector.match_labels) if resource else {}
+    for requirement in resource.label_selector.match_expressions if resource else ():
+        labels[requirement.key] = requirement.values[0]
+    return NodeRecipe(workspace.instance_type, labels, resource.preferred_nodes if resource else ())
+
+
+def _check(recipe: Recipe) -> None:
+    errors = []
+    if recipe.training.max_length_tokens > recipe.model.context_tokens:
+        errors.append(
+            FieldError(
+                "training_config.TrainingArguments.max_length", "InvalidValue",
+                f"{recipe.training.max_length_tokens} tokens are more than the context of {recipe.model.preset}, "
+                f"{recipe.model.context_tokens}.", "Lower max_length.",
+            )
+        )  # fmt: skip
+    if recipe.evaluation.gate == "enforce" and recipe.data.held_out_fraction <= 0:
+        errors.append(
+            FieldError(
+                "tuning.evaluation.gate", "Conflict", "gate: enforce needs held-out rows; train_test_split keeps none.",
+                "Set tuning.evaluation.split to 0.05.",
+            )
+        )  # fmt: skip
+    if recipe.model.weights_image and recipe.model.package:
+        errors.append(
+            FieldError(
+                "tuning.preset.presetOptions.image", "Conflict",
+                f"The weights of {recipe.model.preset} come from the package {recipe.model.package.name}.",
+                "Remove image.",
+            )
+        )  # fmt: skip
+    if errors:
+        raise InvalidInput(recipe.name, errors)
