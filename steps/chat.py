@@ -1,0 +1,106 @@
+"""Rows as the model reads them: the chat template rendered, tokenised, and marked where the loss is taken.
+
+The loss is taken on the assistant's tokens, the end token included and nothing behind it: a model that never
+sees its end token supervised never learns to stop (what happens wherever pad == eos masks it).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from presets.errors import DataError
+from steps.shapes import Message
+
+IGNORED = -100
+
+
+class Tokenizer(Protocol):
+    """What is used of a Hugging Face fast tokenizer."""
+
+    eos_token: str | None
+    eos_token_id: int | None
+    all_special_ids: list[int]
+
+    def apply_chat_template(self, conversation: Sequence[Message], **options: Any) -> Any:  # noqa: ANN401
+        """Render the messages."""
+
+    def __call__(self, text: str, **options: Any) -> Any:  # noqa: ANN401
+        """Tokenise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One row: token ids, and labels of the same length (``IGNORED`` where no loss is taken)."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def supervised(self) -> int:
+        """Number of tokens that the loss is taken on; the first token of a row never counts."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+def encode(tokenizer: Tokenizer, messages: Sequence[Message], *, assistant_only: bool, max_tokens: int) -> Encoded:
+    """Render and tokenise one row, cut at ``max_tokens``."""
+    text = render(tokenizer, messages)
+    spans = answer_spans(tokenizer, messages, text) if assistant_only else [(0, len(text.rstrip()))]
+    tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids = list(tokens["input_ids"])
+    inside = [any(start < e and end > s for s, e in spans) and end > start for start, end in tokens["offset_mapping"]]
+    labels = [token if use else IGNORED for token, use in zip(ids, inside, strict=True)]
+    _end_with_stop(tokenizer, ids, labels)
+    return Encoded(tuple(ids[:max_tokens]), tuple(labels[:max_tokens]))
+
+
+def render(tokenizer: Tokenizer, messages: Sequence[Message], *, generate: bool = False) -> str:
+    """Return the text that the chat template makes of the messages.
+
+    Raises:
+        DataError: the template refuses them.
+    """
+    try:
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generate)
+    except Exception as error:  # jinja2's own errors, and whatever a template raises
+        raise DataError(
+            "TemplateRefused",
+            f"The model's chat template refuses a row: {error}.",
+            fix="Mend the row's roles, or set ModelConfig.chat_template.",
+        ) from error
+    return text
+
+
+def answer_spans(tokenizer: Tokenizer, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
+    """Return the character spans of the assistant's turns in ``text``, each with its end token."""
+    spans = []
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = _common_prefix(text, render(tokenizer, messages[:index], generate=True))
+        through = _common_prefix(text, render(tokenizer, messages[: index + 1]))
+        start = before if message["content"].strip() in text[before:through] else _find(text, message, before)
+        spans.append((start, start + len(text[start:through].rstrip())))
+    return spans
+
+
+def _find(text: str, message: Message, near: int) -> int:
+    """Templates that open a block in the generation prompt alone (<think>) share less than the prompt."""
+    start = text.find(message["content"].strip(), max(0, near - len(message["content"])))
+    return start if start >= 0 else near
+
+
+def _common_prefix(text: str, other: str) -> int:
+    if text.startswith(other):
+        return len(other)
+    return next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
+
+
+def _end_with_stop(tokenizer: Tokenizer, ids: list[int], labels: list[int]) -> None:
+    """Supervise an end token also where the template writes none."""
+    if tokenizer.eos_token_id is None:
+        return
+    last = next((i for i in range(len(ids) - 1, -1, -1) if labels[i] != IGNORED), None)
+    if last is not None and ids[last] not in tokenizer.all_special_ids:
+        del ids[last + 1 :], labels[last + 1 :]
+        ids.append(tokenizer.eos_token_id)
+        labels.append(tokenizer.eos_token_id)

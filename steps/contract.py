@@ -1,0 +1,127 @@
+"""What a step is told and what it answers: the one place that the DAG and the steps share.
+
+A step reads a JSON request and writes ``result.json`` beside one small file per output under ``outputs/``,
+which is what Argo (and the local engine) read output parameters from. No heavy imports: the DAG reads this.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from presets.errors import ConfigError
+
+Verb = Literal["fetch", "provision", "weights", "tune", "push", "deploy", "release"]
+VERBS: tuple[Verb, ...] = get_args(Verb)
+Target = Literal["cluster", "local"]
+
+# Output parameters of each step. Part of the contract: the DAG, the mirror and the commands read them.
+OUTPUTS: Mapping[Verb, tuple[str, ...]] = {
+    "fetch": ("dataset", "rows", "held-out-rows", "cached"),
+    "provision": ("nodes", "cached"),
+    "weights": ("weights", "cached"),
+    "tune": ("run", "base-loss", "tuned-loss", "cached"),
+    "push": ("image", "digest", "verdict", "cached"),
+    "deploy": ("endpoint", "model", "cached"),
+    "release": ("released",),
+}
+
+# Raised when a step's way of working changes what it produces: it is part of every content key.
+STEP_VERSIONS: Mapping[Verb, int] = dict.fromkeys(VERBS, 1)
+
+REQUEST_FILE = "request.json"
+RESULT_FILE = "result.json"
+OUTPUTS_FOLDER = "outputs"
+
+T = TypeVar("T")
+
+
+class WorkspaceRef(BaseModel):
+    """Which Workspace, and which revision of it, a step works for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    namespace: str
+    uid: str
+    revision: str
+
+
+class Request(BaseModel):
+    """All that a step is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verb: Verb
+    workspace: WorkspaceRef
+    store: str  # where artifacts lie: layout:/absolute/path, or a registry's repository
+    target: Target
+    recipe: dict[str, Any]  # the parts of the Recipe that the step depends on, by name
+    inputs: dict[str, str]  # outputs of earlier steps, by our name for them
+
+    def part(self, name: str, kind: type[T]) -> T:
+        """Return one part of the recipe as its dataclass."""
+        return TypeAdapter(kind).validate_python(self.recipe[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a step answers; ``figures`` are for people and reports, ``outputs`` for later steps."""
+
+    outputs: Mapping[str, str]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ReportsProgress(Protocol):
+    """Takes ``done`` of ``total`` units of work."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Report; cheap, may be called often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where a step works and whom it tells how far it is."""
+
+    work: Path  # a folder of the step's own
+    progress: ReportsProgress
+
+
+def require_local(request: Request, reason: str, what: str) -> None:
+    """Return when the step runs on the user's own machine.
+
+    Raises:
+        ConfigError: it runs on a cluster, where this version does not do ``what``.
+    """
+    if request.target != "local":
+        raise ConfigError(
+            reason,
+            f"This version does not {what} on a cluster.",
+            fix="Run the Workspace on your machine: `kaiflow run`.",
+        )
+
+
+def content_key(verb: Verb, **parts: Any) -> str:  # noqa: ANN401  (dataclasses, mappings, strings)
+    """Return the cache key of a step: 32 hex digits over its version and exactly what it depends on."""
+    plain = {name: asdict(part) if is_dataclass(part) else part for name, part in parts.items()}  # type: ignore[arg-type]
+    text = json.dumps([verb, STEP_VERSIONS[verb], plain], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def write_result(result: Result, verb: Verb, work: Path) -> None:
+    """Write the outputs and then the result; every output of the contract must be there.
+
+    Raises:
+        KeyError: the step left out an output, or invented one.
+    """
+    if set(result.outputs) != set(OUTPUTS[verb]):
+        raise KeyError(f"{verb} gives {sorted(result.outputs)}, and its contract says {sorted(OUTPUTS[verb])}")
+    folder = work / OUTPUTS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in result.outputs.items():
+        (folder / name).write_text(value)
+    (work / RESULT_FILE).write_text(json.dumps({"outputs": dict(result.outputs), "figures": dict(result.figures)}))

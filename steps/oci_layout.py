@@ -1,0 +1,193 @@
+"""A store in a folder: an OCI image layout (image-spec 1.1), which skopeo, oras and buildah read too.
+
+Blobs are written aside, synced, and renamed to their digest; the index is replaced last, under a lock. A
+kill at any moment therefore leaves either nothing or something complete.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from presets.errors import DataError
+from steps.store import MANIFEST_TYPE, TITLE, Descriptor, Manifest
+
+REF_NAME = "org.opencontainers.image.ref.name"
+CHUNK_BYTES = 1 << 20
+
+
+class LayoutStore:
+    """A :class:`steps.store.Store` in one folder; several processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._blobs = root / "blobs" / "sha256"
+        self._ingest = root / "ingest"
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        self._ingest.mkdir(exist_ok=True)
+        self._drop_what_the_dead_left()
+        marker = root / "oci-layout"
+        if not marker.exists():
+            self._write(marker, b'{"imageLayoutVersion":"1.0.0"}')
+
+    def find(self, reference: str) -> Manifest | None:
+        """Return the artifact of a tag or a digest; None when it is not there or does not match its digest."""
+        digest = reference if reference.startswith("sha256:") else self._tagged(reference)
+        if digest is None:
+            return None
+        try:
+            data = self._path(digest).read_bytes()
+        except OSError:
+            return None
+        if _digest_of(data) != digest:
+            return None
+        manifest = Manifest.from_bytes(digest, data)
+        whole = all(self._has(layer) for layer in manifest.layers)
+        return manifest if whole else None
+
+    def add_file(self, source: Path, media_type: str, annotations: Mapping[str, str]) -> Descriptor:
+        """Copy the file in, hashing as it is read."""
+        part = self._ingest / f"{os.getpid()}-{os.urandom(4).hex()}"
+        hasher, size = hashlib.sha256(), 0
+        with source.open("rb") as reader, part.open("wb") as writer:
+            while chunk := reader.read(CHUNK_BYTES):
+                hasher.update(chunk)
+                size += len(chunk)
+                writer.write(chunk)
+            _sync(writer)
+        return self._adopt(part, Descriptor(media_type, f"sha256:{hasher.hexdigest()}", size, annotations))
+
+    def add_bytes(self, data: bytes, media_type: str) -> Descriptor:
+        """Write a small blob."""
+        descriptor = Descriptor(media_type, _digest_of(data), len(data))
+        if not self._has(descriptor):
+            self._write(self._path(descriptor.digest), data)
+        return descriptor
+
+    def add_manifest(self, data: bytes, tags: Iterable[str]) -> Manifest:
+        """Write the manifest, then move the tags to it."""
+        descriptor = self.add_bytes(data, MANIFEST_TYPE)
+        manifest = Manifest.from_bytes(descriptor.digest, data)
+        with self._locked():
+            entries = self._entries()
+            for tag in tags:
+                entries[tag] = descriptor
+            self._write_index(entries)
+        return manifest
+
+    def tags(self) -> dict[str, str]:
+        """Return tag -> manifest digest."""
+        return {tag: descriptor.digest for tag, descriptor in self._entries().items()}
+
+    def open_blob(self, digest: str) -> AbstractContextManager[BinaryIO]:
+        """Open the blob's file."""
+        return self._path(digest).open("rb")
+
+    def check_out(self, manifest: Manifest, folder: Path) -> None:
+        """Link the blobs into ``folder`` by title (copy where links are not possible), each verified."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for layer in manifest.layers:
+            target = folder / safe_title(layer.annotations.get(TITLE, ""))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._verify(layer)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(self._path(layer.digest), target)
+            except OSError:
+                shutil.copyfile(self._path(layer.digest), target)
+
+    def _verify(self, layer: Descriptor) -> None:
+        path = self._path(layer.digest)
+        with path.open("rb") as reader:
+            actual = hashlib.file_digest(reader, "sha256").hexdigest()
+        if f"sha256:{actual}" != layer.digest:
+            path.unlink(missing_ok=True)  # so that the step that made it makes it again
+            raise DataError(
+                "ArtifactCorrupt",
+                f"{layer.annotations.get(TITLE, 'A blob')} in the store does not match its digest {layer.digest}.",
+                fix="Run the file again: the damaged blob has been removed and will be made anew.",
+            )
+
+    def _adopt(self, part: Path, descriptor: Descriptor) -> Descriptor:
+        if self._has(descriptor):
+            part.unlink()
+        else:
+            part.chmod(0o444)  # links to it are laid into work folders; nobody writes through them
+            part.replace(self._path(descriptor.digest))
+        return descriptor
+
+    def _has(self, descriptor: Descriptor) -> bool:
+        try:
+            return self._path(descriptor.digest).stat().st_size == descriptor.size
+        except OSError:
+            return False
+
+    def _path(self, digest: str) -> Path:
+        algorithm, _, value = digest.partition(":")
+        if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+            raise DataError("BadDigest", f"{digest!r} is not a sha256 digest.", fix="Remove the damaged store folder.")
+        return self._blobs / value
+
+    def _tagged(self, tag: str) -> str | None:
+        entry = self._entries().get(tag)
+        return entry.digest if entry else None
+
+    def _entries(self) -> dict[str, Descriptor]:
+        try:
+            index: dict[str, Any] = json.loads((self.root / "index.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        found = [Descriptor.from_json(body) for body in index["manifests"]]
+        return {d.annotations[REF_NAME]: d for d in found if REF_NAME in d.annotations}
+
+    def _write_index(self, entries: Mapping[str, Descriptor]) -> None:
+        manifests = [
+            Descriptor(d.media_type, d.digest, d.size, {REF_NAME: tag}).to_json() for tag, d in sorted(entries.items())
+        ]
+        body = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests}
+        self._write(self.root / "index.json", json.dumps(body, indent=1).encode())
+
+    def _write(self, path: Path, data: bytes) -> None:
+        part = self._ingest / f"{os.getpid()}-{os.urandom(4).hex()}"
+        with part.open("wb") as writer:
+            writer.write(data)
+            _sync(writer)
+        part.replace(path)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.root / ".lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _drop_what_the_dead_left(self) -> None:
+        for part in self._ingest.iterdir():
+            owner = part.name.partition("-")[0]
+            if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+                part.unlink(missing_ok=True)
+
+
+def safe_title(title: str) -> Path:
+    """Return ``title`` as a relative path that stays below its folder.
+
+    Raises:
+        DataError: it is empty, absolute, or climbs out.
+    """
+    path = Path(title)
+    if not title or path.is_absolute() or ".." in path.parts or "\0" in title:
+        raise DataError("UnsafePath", f"The artifact names a file {title!r}.", fix="Do not use this artifact.")
+    return path
+
+
+def _sync(writer: BinaryIO) -> None:
+    writer.flush()
+    os.fsync(writer.fileno())
+
+
+def _digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

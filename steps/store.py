@@ -1,0 +1,158 @@
+"""Artifacts between steps: named files under a digest, found by tag.  One interface, several places.
+
+An artifact is an OCI manifest whose layers are files (``org.opencontainers.image.title``). Steps talk to
+:class:`Store` alone; ``steps.oci_layout`` keeps a store in a folder.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from presets.errors import ConfigError, DataError
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+EMPTY_CONFIG_TYPE = "application/vnd.oci.empty.v1+json"
+TITLE = "org.opencontainers.image.title"
+LAYOUT_PREFIX = "layout:"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A blob: media type, digest (``sha256:…``), size in bytes, annotations."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the descriptor as OCI writes it."""
+        body: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        if self.annotations:
+            body["annotations"] = dict(self.annotations)
+        return body
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Descriptor":
+        """Read a descriptor as OCI writes it."""
+        return cls(body["mediaType"], body["digest"], body["size"], body.get("annotations") or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An artifact: its own digest, what it is, its files and its annotations."""
+
+    digest: str
+    artifact_type: str
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str]
+    size: int
+
+    @classmethod
+    def from_bytes(cls, digest: str, data: bytes) -> "Manifest":
+        """Read a manifest whose digest has been checked."""
+        body = json.loads(data)
+        layers = tuple(Descriptor.from_json(layer) for layer in body["layers"])
+        kind = body.get("artifactType") or body["config"]["mediaType"]
+        return cls(digest, kind, layers, body.get("annotations") or {}, len(data))
+
+
+class Store(Protocol):
+    """A place for artifacts; every method is safe to repeat and safe to kill."""
+
+    def find(self, reference: str) -> Manifest | None:
+        """Return the artifact of a tag or of a digest, None when it is not there."""
+        ...
+
+    def add_file(self, source: Path, media_type: str, annotations: Mapping[str, str]) -> Descriptor:
+        """Add the file's bytes; a blob that is there already is not written again."""
+        ...
+
+    def add_bytes(self, data: bytes, media_type: str) -> Descriptor:
+        """Add a small blob."""
+        ...
+
+    def add_manifest(self, data: bytes, tags: Iterable[str]) -> Manifest:
+        """Add a manifest and move the tags to it; the last thing that is written."""
+        ...
+
+    def open_blob(self, digest: str) -> AbstractContextManager[BinaryIO]:
+        """Open a blob for reading; its digest is not checked here."""
+        ...
+
+    def check_out(self, manifest: Manifest, folder: Path) -> None:
+        """Lay the artifact's files into ``folder`` by their titles, each digest verified."""
+        ...
+
+
+def open_store(uri: str) -> Store:
+    """Return the store that ``uri`` names: ``layout:/absolute/folder``.
+
+    Raises:
+        ConfigError: no store of that kind can be opened.
+    """
+    from steps.oci_layout import LayoutStore
+
+    if uri.startswith(LAYOUT_PREFIX):
+        return LayoutStore(Path(uri.removeprefix(LAYOUT_PREFIX)))
+    raise ConfigError(
+        "StoreNotSupported",
+        f"This version keeps artifacts in a folder; {uri!r} is not one.",
+        fix="Run the file with `kaiflow run`, which keeps its store in the state folder.",
+    )
+
+
+def publish(
+    store: Store,
+    artifact_type: str,
+    files: Mapping[str, Path],
+    annotations: Mapping[str, str],
+    tags: Iterable[str],
+) -> Manifest:
+    """Store ``files`` (title -> path) as one artifact; the same content gives the same digest."""
+    layers = [store.add_file(path, _media_type(title), {TITLE: title}) for title, path in sorted(files.items())]
+    config = store.add_bytes(b"{}", EMPTY_CONFIG_TYPE)
+    body = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "artifactType": artifact_type,
+        "config": config.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+        "annotations": dict(sorted(annotations.items())),
+    }
+    return store.add_manifest(canonical(body), tags)
+
+
+def require(store: Store, reference: str, what: str) -> Manifest:
+    """Return the artifact of ``reference``.
+
+    Raises:
+        DataError: it is gone.
+    """
+    manifest = store.find(reference)
+    if manifest is None:
+        raise DataError(
+            "ArtifactMissing",
+            f"The {what} {reference} is not in the store.",
+            fix="Run the file again: the step that makes it will make it anew.",
+        )
+    return manifest
+
+
+def canonical(body: Mapping[str, Any]) -> bytes:
+    """Return the JSON bytes that a digest is taken over."""
+    return json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _media_type(title: str) -> str:
+    suffix = Path(title).suffix
+    return {
+        ".json": "application/json",
+        ".jsonl": "application/x-ndjson",
+        ".parquet": "application/vnd.apache.parquet",
+        ".md": "text/markdown",
+        ".html": "text/html",
+    }.get(suffix, "application/octet-stream")
