@@ -1,0 +1,1 @@
+"""Recipe to Plan to Argo Workflow, and the engine that runs that Workflow on one machine."""

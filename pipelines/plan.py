@@ -1,0 +1,140 @@
+"""Recipe -> Plan: which steps run, after which, told what, on what.  Pure; no Argo words yet."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from presets.names import parse_image
+from presets.recipe import Recipe
+from steps.contract import Verb
+
+# Parts of the Recipe that each step is told; a step's cache key can only depend on what it is told.
+PARTS: Mapping[Verb, tuple[str, ...]] = {
+    "fetch": ("data",),
+    "provision": (),
+    "weights": ("model",),
+    "tune": ("model", "data", "quantization", "lora", "training", "evaluation"),
+    "push": ("model", "data", "evaluation", "output"),
+    "deploy": ("model", "quantization", "deploy"),
+    "release": (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A value from an earlier step, and the name under which the step is told it."""
+
+    name: str
+    step: Verb
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step of the run."""
+
+    verb: Verb
+    after: tuple[Verb, ...]
+    inputs: tuple[Input, ...]
+    on_gpu: bool
+
+    @property
+    def name(self) -> str:
+        """Name of the DAG task."""
+        return self.verb
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run: its name, its steps in order, and what always runs last."""
+
+    recipe: Recipe
+    name: str
+    steps: tuple[PlannedStep, ...]
+    last: PlannedStep
+
+
+DATASET = Input("dataset", "fetch", "dataset")
+WEIGHTS = Input("weights", "weights", "weights")
+RUN = Input("run", "tune", "run")
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Return the steps of ``recipe``: fetch, then provision beside weights, tune, push, deploy; release last.
+
+    No node is asked for before the data has passed its audit. Where nothing will be served, the node is
+    given back right after the training, not only at the end.
+    """
+    steps = [
+        PlannedStep("fetch", (), (), on_gpu=False),
+        PlannedStep("provision", ("fetch",), (), on_gpu=False),
+        PlannedStep("weights", ("fetch",), (), on_gpu=False),
+        PlannedStep("tune", ("provision", "weights"), (DATASET, WEIGHTS), on_gpu=True),
+        PlannedStep("push", ("tune",), (RUN,), on_gpu=False),
+    ]
+    if recipe.deploy.enabled:
+        steps.append(PlannedStep("deploy", ("push",), (RUN, WEIGHTS), on_gpu=False))
+    else:
+        steps.append(PlannedStep("release", ("tune",), (), on_gpu=False))
+    return Plan(recipe, run_name(recipe), tuple(steps), PlannedStep("release", (), (), on_gpu=False))
+
+
+def run_name(recipe: Recipe) -> str:
+    """Return ``<workspace>-<revision>``, cut to what Kubernetes takes; the same revision has the same name."""
+    return f"{recipe.name[: 63 - len(recipe.revision) - 1].rstrip('-')}-{recipe.revision}"
+
+
+def told(recipe: Recipe, verb: Verb) -> dict[str, Any]:
+    """Return the parts of the Recipe that a step is told."""
+    return {name: asdict(getattr(recipe, name)) for name in PARTS[verb]}
+
+
+def default_store(recipe: Recipe) -> str:
+    """Return where the artifacts of a run on a cluster lie: beside the output image, or in the output volume."""
+    reference = parse_image(recipe.output.image) if recipe.output.image else None
+    return f"registry:{reference.repository_with_registry}" if reference else "layout:/mnt/output"
+
+
+def request_json(recipe: Recipe, step: PlannedStep) -> str:
+    """Return the step's request as JSON in which only Argo's own tags are tags.
+
+    Text of the user's (a chat template, say) may hold ``{{``, which Argo would try to fill in: it is written
+    as the JSON escape of the same character.
+    """
+    inputs = {i.name: _Tag(f"inputs.parameters.{i.name}") for i in step.inputs}
+    if step.verb == "deploy":
+        inputs["port"] = _Tag("workflow.parameters.port")
+    body = {
+        "verb": step.verb,
+        "workspace": {
+            "name": recipe.name,
+            "namespace": recipe.namespace,
+            "uid": recipe.uid,
+            "revision": recipe.revision,
+        },
+        "store": _Tag("workflow.parameters.store"),
+        "target": _Tag("workflow.parameters.target"),
+        "recipe": told(recipe, step.verb),
+        "inputs": inputs,
+    }
+    marked = json.dumps(body, separators=(",", ":"), default=_Tag.mark)
+    escaped = marked.replace("{{", "{\\u007b")
+    return escaped.replace(_Tag.OPEN, "{{").replace(_Tag.CLOSE, "}}")
+
+
+class _Tag:
+    """A value that Argo fills in."""
+
+    OPEN = "\\u0001tag:"  # as json.dumps writes a character that no YAML document can hold
+    CLOSE = ":tag\\u0001"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @staticmethod
+    def mark(tag: object) -> str:
+        """Return what stands for the tag until the JSON is written."""
+        if not isinstance(tag, _Tag):
+            raise TypeError(f"{tag!r} cannot be written as JSON")
+        return f"\x01tag:{tag.name}:tag\x01"

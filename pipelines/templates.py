@@ -1,0 +1,144 @@
+"""One Argo template per step: a container that runs ``python -m steps.main``, told by a raw artifact.
+
+Container templates only: Argo's ``resource`` templates cannot wait on conditions and cannot run on a laptop.
+The work directory is a parameter, so that the very same template runs where nothing is mounted.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hera.workflows import (
+    Container,
+    EmptyDirVolume,
+    Parameter,
+    RawArtifact,
+    Resources,
+    RetryStrategy,
+    SecretEnv,
+    SecretVolume,
+)
+from hera.workflows import models as m
+
+from pipelines.plan import PlannedStep, request_json
+from presets.recipe import Recipe
+from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, Verb
+
+WORKDIR = "{{workflow.parameters.workdir}}"
+REGISTRY_SECRET_FOLDER = "/run/kaiflow/registry"  # noqa: S105  (a path)
+RETRY_EXPRESSION = 'lastRetry.status == "Error" || asInt(lastRetry.exitCode) == 75 || asInt(lastRetry.exitCode) > 128'
+DEADLINE_SECONDS: dict[Verb, int] = {
+    "fetch": 7200, "provision": 3600, "weights": 7200, "tune": 172800, "push": 3600, "deploy": 3600, "release": 1800,
+}  # fmt: skip
+GRACE_SECONDS: dict[Verb, int] = {"tune": 120}
+DEFAULT_GRACE_SECONDS = 30
+INPUT_VOLUME, OUTPUT_VOLUME = "input", "output"  # mounted below /mnt
+NO_STORE: tuple[Verb, ...] = ("provision", "release")  # these steps see no registry, and no credentials for one
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Container images of the steps."""
+
+    step: str = "ghcr.io/kaiflow/step:0.1.0"
+    tune: str = "ghcr.io/kaiflow/tune:0.1.0"
+
+
+def template(recipe: Recipe, step: PlannedStep, images: Images) -> Container:
+    """Return the Hera container template of one step."""
+    folder = f"{WORKDIR}/{step.verb}"
+    grace = GRACE_SECONDS.get(step.verb, DEFAULT_GRACE_SECONDS)
+    return Container(
+        name=step.verb,
+        inputs=[
+            *[Parameter(name=i.name) for i in step.inputs],
+            RawArtifact(name="request", path=f"{folder}/{REQUEST_FILE}", data=request_json(recipe, step)),
+        ],
+        outputs=[
+            Parameter(name=name, value_from=m.ValueFrom(path=f"{folder}/{OUTPUTS_FOLDER}/{name}"))
+            for name in OUTPUTS[step.verb]
+        ],
+        image=images.tune if step.verb in ("tune", "deploy") else images.step,
+        command=["python", "-m", "steps.main"],
+        args=[step.verb, "--request", f"{folder}/{REQUEST_FILE}", "--work", folder],
+        env=_environment(recipe, step),
+        active_deadline_seconds=DEADLINE_SECONDS[step.verb],
+        retry_strategy=RetryStrategy(
+            limit="3",
+            retry_policy="Always",
+            expression=RETRY_EXPRESSION,
+            backoff=m.Backoff(duration="5s", factor=m.IntOrString(root=2), max_duration="1h"),
+        ),
+        resources=_resources(step),
+        node_selector=_node_selector(recipe) if step.on_gpu else None,
+        tolerations=_TOLERATIONS if step.on_gpu else None,
+        volumes=_volumes(recipe, step),
+        volume_mounts=[
+            m.VolumeMount(name=name, mount_path=f"/mnt/{name}", read_only=name == INPUT_VOLUME or None)
+            for name in user_volumes(recipe)
+            if step.verb not in NO_STORE and (name != INPUT_VOLUME or step.verb == "fetch")
+        ],
+        security_context=m.SecurityContext(
+            allow_privilege_escalation=False,
+            read_only_root_filesystem=True,
+            run_as_non_root=True,
+            capabilities=m.Capabilities(drop=["ALL"]),
+        ),
+        labels={"kaito.sh/workspace": recipe.name, "app.kubernetes.io/component": step.verb},
+        pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": grace}),
+    )
+
+
+def _environment(recipe: Recipe, step: PlannedStep) -> list[SecretEnv]:
+    secret = recipe.model.access_secret
+    if step.verb != "weights" or not secret:
+        return []
+    return [SecretEnv(name="HF_TOKEN", secret_name=secret, secret_key="HF_TOKEN", optional=True)]  # noqa: S106
+
+
+def _resources(step: PlannedStep) -> Resources:
+    if step.on_gpu:
+        return Resources(cpu_request=4, memory_request="16Gi", gpus=1)
+    return Resources(cpu_request="500m", memory_request="1Gi")
+
+
+_TOLERATIONS = [
+    m.Toleration(key="sku", operator="Equal", value="gpu", effect="NoSchedule"),
+    m.Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),
+]
+
+
+def _node_selector(recipe: Recipe) -> dict[str, str]:
+    selector = dict(recipe.node.match_labels)
+    if recipe.node.instance_type:
+        selector["node.kubernetes.io/instance-type"] = recipe.node.instance_type
+    return selector
+
+
+def _volumes(recipe: Recipe, step: PlannedStep) -> list[EmptyDirVolume | SecretVolume]:
+    volumes: list[EmptyDirVolume | SecretVolume] = [
+        EmptyDirVolume(name="work", mount_path=WORKDIR),
+        EmptyDirVolume(name="tmp", mount_path="/tmp"),  # noqa: S108  (a pod's own)
+    ]
+    secret = recipe.output.push_secret
+    if secret and recipe.output.image and step.verb not in NO_STORE:
+        # Optional: a missing Secret then is the step's own clear message, not a pod that never starts.
+        item = m.KeyToPath(key=".dockerconfigjson", path="config.json")
+        volumes.append(
+            SecretVolume(
+                name="registry",
+                secret_name=secret,
+                mount_path=REGISTRY_SECRET_FOLDER,
+                items=[item],
+                optional=True,
+                read_only=True,
+            )
+        )
+    return volumes
+
+
+def user_volumes(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
+    """Return name -> volume source of the volumes that the Workspace reads from and writes to."""
+    named = {INPUT_VOLUME: recipe.data.volume_source, OUTPUT_VOLUME: recipe.output.volume_source}
+    return {name: source for name, source in named.items() if source is not None}

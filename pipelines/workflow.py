@@ -1,0 +1,142 @@
+"""Plan -> Argo Workflow, and CronWorkflow where the Workspace has a schedule.  The only assembly point.
+
+The result is a plain dict: what is POSTed to a cluster, printed by ``kaiflow render``, and run by the local
+engine. What Hera 7.1 does not check and Argo would refuse at run time is checked here.
+"""
+
+import re
+from typing import Any
+
+from hera.workflows import DAG, CronWorkflow, Parameter, Task, Workflow
+from hera.workflows import models as m
+
+from pipelines.plan import Plan, PlannedStep, default_store
+from pipelines.templates import Images, template, user_volumes
+from presets.errors import ConfigError
+from presets.recipe import Recipe
+
+ENTRYPOINT = "run"
+CRON_NAME_MAX = 52
+_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
+_DAY_SECONDS = 86400
+
+
+def compile_workflow(plan: Plan, images: Images) -> dict[str, Any]:
+    """Return the Workflow of ``plan`` as a dict.
+
+    Raises:
+        ConfigError: Argo would refuse it.
+    """
+    with _shell(Workflow, plan, name=plan.name) as workflow:
+        _fill(plan, images)
+    return checked(workflow.to_dict())
+
+
+def compile_cron(plan: Plan, images: Images) -> dict[str, Any] | None:
+    """Return the CronWorkflow of a scheduled Workspace as a dict, None when there is no schedule."""
+    schedule = plan.recipe.schedule
+    if schedule is None:
+        return None
+    with _shell(
+        CronWorkflow,
+        plan,
+        name=plan.recipe.name[:CRON_NAME_MAX].rstrip("-"),
+        schedules=[schedule.cron],
+        timezone=schedule.timezone,
+        cron_suspend=schedule.suspend,
+        concurrency_policy="Forbid",
+        starting_deadline_seconds=3600,
+        successful_jobs_history_limit=3,
+        failed_jobs_history_limit=3,
+    ) as cron:
+        _fill(plan, images)
+    return checked(cron.to_dict())
+
+
+def _shell(kind: type[Workflow], plan: Plan, **options: Any) -> Workflow:  # noqa: ANN401  (Hera's keywords)
+    recipe = plan.recipe
+    return kind(
+        namespace=recipe.namespace,
+        entrypoint=ENTRYPOINT,
+        on_exit=plan.last.verb,
+        service_account_name="kaiflow-step",
+        arguments=[
+            Parameter(name="workdir", value="/work", description="Folder that the steps work in"),
+            Parameter(name="store", value=default_store(recipe), description="Where artifacts lie"),
+            Parameter(name="target", value="cluster", description="cluster, or local on one's own machine"),
+            Parameter(name="port", value="5000", description="Port of the inference server"),
+        ],
+        volumes=[m.Volume.model_validate({"name": name, **source}) for name, source in user_volumes(recipe).items()],
+        labels=_labels(recipe),
+        workflow_metadata=m.WorkflowMetadata(labels=_labels(recipe)) if kind is CronWorkflow else None,
+        annotations={
+            "workflows.argoproj.io/title": recipe.name,
+            "workflows.argoproj.io/description": f"{recipe.method} of {recipe.model.preset}, {recipe.revision}",
+        },
+        security_context=m.PodSecurityContext(
+            run_as_non_root=True,
+            run_as_user=65532,
+            fs_group=65532,
+            seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
+        ),
+        pod_gc=m.PodGC(strategy="OnPodSuccess"),
+        ttl_strategy=m.TTLStrategy(seconds_after_success=_DAY_SECONDS, seconds_after_failure=7 * _DAY_SECONDS),
+        **options,
+    )
+
+
+def _labels(recipe: Recipe) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/managed-by": "kaiflow",
+        "kaito.sh/workspace": recipe.name,
+        "kaito.sh/workspacenamespace": recipe.namespace,
+        "kaiflow.dev/revision": recipe.revision,
+    }
+
+
+def _fill(plan: Plan, images: Images) -> None:
+    """Add templates and DAG to the Workflow whose context is open."""
+    made: set[str] = set()
+    for step in (*plan.steps, plan.last):
+        if step.verb not in made:
+            template(plan.recipe, step, images)
+            made.add(step.verb)
+    with DAG(name=ENTRYPOINT):
+        for step in plan.steps:
+            _task(step)
+
+
+def _task(step: PlannedStep) -> Task:
+    arguments = {i.name: f"{{{{tasks.{i.step}.outputs.parameters.{i.output}}}}}" for i in step.inputs}
+    return Task(
+        name=step.name,
+        template=step.verb,
+        depends=" && ".join(f"{verb}.Succeeded" for verb in step.after) or None,
+        arguments=[Parameter(name=name, value=value) for name, value in arguments.items()],
+    )
+
+
+def checked(workflow: dict[str, Any]) -> dict[str, Any]:
+    """Return the Workflow when Argo's own naming rules hold.
+
+    Hera adds two templates of one name silently; Argo refuses them when the Workflow is submitted.
+
+    Raises:
+        ConfigError: a name is taken twice or malformed.
+    """
+    spec = workflow["spec"].get("workflowSpec", workflow["spec"])
+    names = [t["name"] for t in spec["templates"]]
+    tasks = [task["name"] for t in spec["templates"] for task in t.get("dag", {}).get("tasks", [])]
+    for group in (names, tasks):
+        twice = sorted({name for name in group if group.count(name) > 1})
+        wrong = [name for name in group if not _NAME.fullmatch(name) or len(name) > 63]
+        if twice or wrong:
+            raise ConfigError(
+                "WorkflowInvalid", f"Argo refuses these names: {', '.join(twice + wrong)}.", fix="Report this as a bug."
+            )
+    limit = CRON_NAME_MAX if workflow["kind"] == "CronWorkflow" else 63
+    if len(workflow["metadata"]["name"]) > limit:
+        raise ConfigError(
+            "WorkflowInvalid", "The Workspace's name is too long.", fix=f"Use {limit} characters at most."
+        )
+    return workflow
