@@ -1,0 +1,1 @@
+"""Keep the Workspaces' status true, here and on a cluster, and the command line."""

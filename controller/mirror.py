@@ -1,0 +1,265 @@
+"""Workflow status -> Workspace status.  One pure function for the controller and for the local engine.
+
+Conditions are ``metav1.Condition`` with KAITO's types and reasons, plus ``Finished``, true for both ends, so
+that ``kubectl wait`` returns. A step that is retried never makes the Workspace Failed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from controller.failure import Failure, explain
+from pipelines.nodes import Node, node_id
+
+State = Literal["Pending", "Running", "Succeeded", "Ready", "Failed"]
+STEP_ORDER = ("fetch", "provision", "weights", "tune", "push", "deploy", "release")
+_FAILED = ("Failed", "Error")
+_OVER = ("Succeeded", "Failed", "Error", "Skipped", "Omitted")
+
+
+@dataclass(frozen=True, slots=True)
+class StepStatus:
+    """One step as the Workspace shows it."""
+
+    name: str
+    phase: str
+    started_at: str | None
+    finished_at: str | None
+    progress: str
+    message: str
+    outputs: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of ``status.steps``."""
+        body = {
+            "name": self.name, "phase": self.phase, "startedAt": self.started_at, "finishedAt": self.finished_at,
+            "progress": self.progress, "message": self.message,
+        }  # fmt: skip
+        if self.outputs.get("cached") == "true":
+            body["reused"] = True  # type: ignore[assignment]
+        return {key: value for key, value in body.items() if value not in (None, "")}
+
+
+def mirror(
+    previous: Mapping[str, Any] | None,
+    workflow: Mapping[str, Any],
+    training: Mapping[str, Any] | None,
+    generation: int,
+    now: str,
+) -> dict[str, Any]:
+    """Return the Workspace's status for an observed Workflow.
+
+    ``previous`` is the status before (transition times and earlier runs are kept), ``training`` the newest
+    training event of the tune step's log, ``now`` the time as Kubernetes writes it.
+    """
+    steps = read_steps(workflow)
+    by_name = {step.name: step for step in steps}
+    failure = find_failure(workflow, steps)
+    phase = (workflow.get("status") or {}).get("phase") or "Pending"
+    finished = phase in ("Succeeded", *_FAILED)
+    state = _state(phase, by_name)
+    before = previous or {}
+    status: dict[str, Any] = {
+        "observedGeneration": generation,
+        "state": state,
+        "workflow": workflow["metadata"]["name"],
+        "progress": f"{sum(s.phase in ('Succeeded', 'Skipped') for s in steps)}/{len(steps)}",
+        "steps": [step.to_json() for step in steps],
+        "workerNodes": [nodes] if (nodes := _output(by_name, "provision", "nodes")) else [],
+        "training": _training(by_name, training),
+        "output": _pick(image=_output(by_name, "push", "image"), digest=_output(by_name, "push", "digest")),
+        "endpoint": _output(by_name, "deploy", "endpoint"),
+    }
+    status = {key: value for key, value in status.items() if value not in (None, "", [], {})}
+    status["conditions"] = _conditions(before, by_name, state, failure, generation, now, finished=finished)
+    status["runs"] = _runs(before, workflow, by_name, phase)
+    return status
+
+
+def read_steps(workflow: Mapping[str, Any]) -> list[StepStatus]:
+    """Return the steps of the Workflow's DAG in the order of the pipeline, the exit handler last."""
+    name, spec = workflow["metadata"]["name"], workflow["spec"]
+    nodes: Mapping[str, Node] = (workflow.get("status") or {}).get("nodes") or {}
+    tasks = [task["name"] for t in spec["templates"] for task in t.get("dag", {}).get("tasks", ())]
+    known = sorted(tasks, key=lambda task: STEP_ORDER.index(task) if task in STEP_ORDER else len(STEP_ORDER))
+    steps = [_step(task, node_id(name, f"{name}.{task}"), nodes) for task in known]
+    if spec.get("onExit") and spec["onExit"] not in known:
+        steps.append(_step(spec["onExit"], node_id(name, f"{name}.onExit"), nodes))
+    return steps
+
+
+def _step(name: str, key: str, nodes: Mapping[str, Node]) -> StepStatus:
+    node = nodes.get(key)
+    if node is None:
+        return StepStatus(name, "Pending", None, None, "", "")
+    phase, message, progress = node.get("phase", "Pending"), node.get("message", ""), node.get("progress", "")
+    attempts = [nodes[c] for c in node.get("children", ()) if nodes.get(c, {}).get("nodeFlag", {}).get("retried")]
+    if attempts:
+        newest = attempts[-1]
+        progress = newest.get("progress", progress)
+        if phase == "Running":  # a Retry node says Running while its newest attempt waits for a node
+            phase = newest.get("phase", phase) if newest.get("phase") == "Pending" else phase
+            message = message or newest.get("message", "")
+    if phase == "Succeeded" and node.get("taskResultSynced") is False:
+        phase = "Running"  # its outputs have not arrived yet
+    outputs = {p["name"]: str(p.get("value", "")) for p in node.get("outputs", {}).get("parameters", ())}
+    return StepStatus(name, phase, node.get("startedAt"), node.get("finishedAt"), progress, message, outputs)
+
+
+def find_failure(workflow: Mapping[str, Any], steps: list[StepStatus]) -> Failure | None:
+    """Return why the run failed, None while it has not."""
+    status = workflow.get("status") or {}
+    if status.get("phase") not in _FAILED:
+        return None
+    failed = [step for step in steps if step.phase in _FAILED]
+    # A real failure explains more than the stop of a step beside it.
+    found = sorted((explain(s.name, s.message) for s in failed), key=lambda f: f.reason in ("Stopped", "Killed"))
+    return found[0] if found else explain("the run", str(status.get("message", "")))
+
+
+def _state(phase: str, steps: Mapping[str, StepStatus]) -> State:
+    if phase in _FAILED:
+        return "Failed"
+    if phase == "Succeeded":
+        deployed = "deploy" in steps and steps["deploy"].phase == "Succeeded"
+        return "Ready" if deployed else "Succeeded"
+    return "Running" if phase == "Running" else "Pending"
+
+
+def _output(steps: Mapping[str, StepStatus], step: str, name: str) -> str:
+    return steps[step].outputs.get(name, "") if step in steps else ""
+
+
+def _pick(**values: str) -> dict[str, str]:
+    return {key: value for key, value in values.items() if value}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _training(steps: Mapping[str, StepStatus], event: Mapping[str, Any] | None) -> dict[str, Any]:
+    running = "tune" in steps and steps["tune"].phase == "Running"
+    live = dict(event or {})
+    body = {
+        "loss": live.get("loss"),
+        "tokensPerSecond": live.get("tokens_per_second"),
+        "etaSeconds": live.get("eta_seconds") if running else None,
+        "baseEvalLoss": _number(_output(steps, "tune", "base-loss")),
+        "evalLoss": _number(_output(steps, "tune", "tuned-loss")),
+    }
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _conditions(
+    before: Mapping[str, Any],
+    steps: Mapping[str, StepStatus],
+    state: State,
+    failure: Failure | None,
+    generation: int,
+    now: str,
+    *,
+    finished: bool,
+) -> list[dict[str, Any]]:
+    """Return the conditions in KAITO's order, transition times kept where the status did not change."""
+    wanted = [_resource(steps), _job(steps)]
+    if "deploy" in steps:
+        wanted.append(_inference(steps))
+    wanted += [_succeeded(state, failure), _finished(state, finished=finished)]
+    known = {c["type"]: c for c in before.get("conditions", ())}
+    return [
+        {
+            "type": kind,
+            "status": value,
+            "reason": reason,
+            "message": message,
+            "observedGeneration": generation,
+            "lastTransitionTime": known[kind]["lastTransitionTime"]
+            if kind in known and known[kind]["status"] == value
+            else now,
+        }
+        for kind, value, reason, message in wanted
+    ]
+
+
+Condition = tuple[str, str, str, str]
+
+
+def _ready(step: StepStatus, kind: str, yes: tuple[str, str], no: tuple[str, str]) -> Condition:
+    """Return the condition of a step that is there or is not: ``yes`` and ``no`` are reason and message."""
+    if step.phase == "Succeeded":
+        return kind, "True", *yes
+    if step.phase in _FAILED:
+        why = explain(step.name, step.message)
+        return kind, "False", why.reason, why.message
+    return kind, "False", *no
+
+
+def _resource(steps: Mapping[str, StepStatus]) -> Condition:
+    return _ready(
+        steps["provision"],
+        "ResourceReady",
+        ("workspaceResourceStatusSuccess", "workspace resource is ready"),
+        ("workspaceResourceStatusNotReady", "no machine has been provisioned yet"),
+    )
+
+
+def _job(steps: Mapping[str, StepStatus]) -> Condition:
+    step = steps["tune"]
+    if step.phase in _FAILED:
+        why = explain(step.name, step.message)
+        return "JobStarted", "False", "WorkspaceTuningJobStatusFailed", f"{why.reason}: {why.message}"
+    if step.phase in ("Running", "Succeeded"):
+        return "JobStarted", "True", "WorkspaceTuningJobStatusStarted", "Tuning job has started"
+    return "JobStarted", "False", "WorkspaceTuningJobStatusPending", "Tuning job has not started"
+
+
+def _inference(steps: Mapping[str, StepStatus]) -> Condition:
+    return _ready(
+        steps["deploy"],
+        "InferenceReady",
+        ("WorkspaceInferenceStatusSuccess", "Inference has been deployed successfully"),
+        ("WorkspaceInferenceStatusPending", "Inference workload is not ready"),
+    )
+
+
+def _succeeded(state: State, failure: Failure | None) -> Condition:
+    if state in ("Succeeded", "Ready"):
+        return "WorkspaceSucceeded", "True", "workspaceSucceeded", "workspace succeeds"
+    if failure is not None:
+        said = f"{failure.step}: {failure.reason}: {failure.message} {failure.fix}".strip()
+        return "WorkspaceSucceeded", "False", "workspaceFailed", said
+    return "WorkspaceSucceeded", "False", "workspacePending", "workspace has not completed"
+
+
+def _finished(state: State, *, finished: bool) -> Condition:
+    if finished:
+        return "Finished", "True", f"Run{'Failed' if state == 'Failed' else 'Succeeded'}", f"the run ended {state}"
+    return "Finished", "False", "RunInProgress", "the run has not ended"
+
+
+def _runs(
+    before: Mapping[str, Any], workflow: Mapping[str, Any], steps: Mapping[str, StepStatus], phase: str
+) -> list[dict[str, Any]]:
+    """Return the runs, newest last: this one replaces its own earlier entry."""
+    status = workflow.get("status") or {}
+    name, started = workflow["metadata"]["name"], status.get("startedAt")
+    entry = {
+        "name": name,
+        "phase": phase,
+        "startedAt": started,
+        "finishedAt": status.get("finishedAt"),
+        "digest": _output(steps, "push", "digest"),
+        "baseEvalLoss": _number(_output(steps, "tune", "base-loss")),
+        "evalLoss": _number(_output(steps, "tune", "tuned-loss")),
+        "gate": _output(steps, "push", "verdict"),
+    }
+    entry = {key: value for key, value in entry.items() if value not in (None, "")}
+    kept = [run for run in before.get("runs", ()) if (run["name"], run.get("startedAt")) != (name, started)]
+    return [*kept, entry][-KEEP_RUNS:]
+
+
+KEEP_RUNS = 10
