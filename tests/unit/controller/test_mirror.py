@@ -1,0 +1,182 @@
+"""Workflow status to Workspace status, as literal dicts."""
+
+import copy
+
+import pytest
+
+from controller.failure import explain
+from controller.mirror import mirror
+from pipelines.nodes import node_id
+
+TASKS = ("fetch", "provision", "weights", "tune", "push", "deploy")
+
+
+def workflow(phase="Running", tasks=TASKS, **nodes):
+    """A Workflow whose tasks have these phases, or these nodes."""
+    body = {
+        "metadata": {"name": "wf"},
+        "spec": {
+            "entrypoint": "run",
+            "onExit": "release",
+            "templates": [{"name": "run", "dag": {"tasks": [{"name": task, "template": task} for task in tasks]}}],
+        },
+        "status": {"phase": phase, "startedAt": "2026-11-23T10:00:00Z", "nodes": {}},
+    }
+    for name, node in nodes.items():
+        full = "wf.onExit" if name == "release" else f"wf.{name}"
+        fields = {"phase": node} if isinstance(node, str) else node
+        body["status"]["nodes"][node_id("wf", full)] = {"name": full, "type": "Pod", **fields}
+    return body
+
+
+def outputs(**values):
+    return {"outputs": {"parameters": [{"name": k.replace("_", "-"), "value": v} for k, v in values.items()]}}
+
+
+def status(body, previous=None, training=None, now="2026-11-23T10:05:00Z"):
+    return mirror(previous, body, training, 1, now)
+
+
+def conditions(body, **options):
+    return {c["type"]: (c["status"], c["reason"]) for c in status(body, **options)["conditions"]}
+
+
+def all_done(**changes):
+    done = dict.fromkeys((*TASKS, "release"), "Succeeded")
+    return workflow("Succeeded", **{**done, **changes})
+
+
+def test_nothing_has_started():
+    body = workflow("Pending")
+    assert status(body)["state"] == "Pending"
+    assert conditions(body) == {
+        "ResourceReady": ("False", "workspaceResourceStatusNotReady"),
+        "JobStarted": ("False", "WorkspaceTuningJobStatusPending"),
+        "InferenceReady": ("False", "WorkspaceInferenceStatusPending"),
+        "WorkspaceSucceeded": ("False", "workspacePending"),
+        "Finished": ("False", "RunInProgress"),
+    }
+
+
+def test_a_run_in_progress():
+    body = workflow(
+        fetch="Succeeded", provision="Succeeded", weights="Succeeded", tune={"phase": "Running", "progress": "3/40"}
+    )
+    training = {"loss": 3.1, "tokens_per_second": 180.0, "eta_seconds": 70}
+    found = status(body, training=training)
+    assert (found["state"], found["progress"]) == ("Running", "3/7")
+    assert found["training"] == {"loss": 3.1, "tokensPerSecond": 180.0, "etaSeconds": 70}
+    assert conditions(body)["JobStarted"][0] == "True"
+    assert [s["phase"] for s in found["steps"]] == ["Succeeded"] * 3 + ["Running"] + ["Pending"] * 3
+
+
+def test_a_finished_run_carries_its_results():
+    body = all_done(
+        tune={"phase": "Succeeded", **outputs(base_loss="6.5", tuned_loss="3.2")},
+        push={"phase": "Succeeded", **outputs(image="r.io/a:1", digest="sha256:1", verdict="passed")},
+        deploy={"phase": "Succeeded", **outputs(endpoint="http://127.0.0.1:1")},
+    )
+    found = status(body)
+    assert found["state"] == "Ready"
+    assert found["output"] == {"image": "r.io/a:1", "digest": "sha256:1"}
+    assert found["endpoint"] == "http://127.0.0.1:1"
+    assert found["training"] == {"baseEvalLoss": 6.5, "evalLoss": 3.2}
+    assert {value for value, _ in conditions(body).values()} == {"True"}
+    assert found["runs"][0]["gate"] == "passed"
+
+
+def test_a_run_that_serves_nothing_ends_succeeded():
+    tasks = (*TASKS[:-1], "release")
+    body = workflow("Succeeded", tasks, **dict.fromkeys(tasks, "Succeeded"))
+    assert status(body)["state"] == "Succeeded"
+    assert "InferenceReady" not in conditions(body)
+
+
+def test_a_reused_step_says_so():
+    body = workflow(fetch={"phase": "Succeeded", **outputs(cached="true")})
+    assert status(body)["steps"][0]["reused"] is True
+
+
+MESSAGE = "main: Error (exit code 65): RowsInvalid: 2 of 9 rows cannot be trained on. Fix: Mend them."
+
+
+def test_a_failure_says_which_step_why_and_what_to_do():
+    body = workflow("Failed", fetch={"phase": "Failed", "message": MESSAGE}, provision="Omitted", release="Succeeded")
+    found = status(body)
+    assert found["state"] == "Failed"
+    last = {c["type"]: c for c in found["conditions"]}
+    assert last["WorkspaceSucceeded"]["reason"] == "workspaceFailed"
+    assert last["WorkspaceSucceeded"]["message"] == "fetch: RowsInvalid: 2 of 9 rows cannot be trained on. Mend them."
+    assert last["Finished"]["status"] == "True"
+
+
+def test_a_stopped_neighbour_does_not_hide_the_real_failure():
+    stopped = {"phase": "Failed", "message": "main: Error (exit code 143): workflow shutdown with strategy: Terminate"}
+    body = workflow("Failed", provision=stopped, weights={"phase": "Failed", "message": MESSAGE})
+    assert "RowsInvalid" in next(c for c in status(body)["conditions"] if c["type"] == "WorkspaceSucceeded")["message"]
+
+
+def test_a_retrying_step_never_makes_the_workspace_failed():
+    first, second = node_id("wf", "wf.tune(0)"), node_id("wf", "wf.tune(1)")
+    body = workflow(tune={"phase": "Running", "type": "Retry", "children": [first, second]})
+    body["status"]["nodes"][first] = {"phase": "Failed", "message": "pod deleted", "nodeFlag": {"retried": True}}
+    body["status"]["nodes"][second] = {"phase": "Pending", "message": "Unschedulable", "nodeFlag": {"retried": True}}
+    found = status(body)
+    tune = next(s for s in found["steps"] if s["name"] == "tune")
+    assert (found["state"], tune["phase"], tune["message"]) == ("Running", "Pending", "Unschedulable")
+
+
+def test_a_step_whose_outputs_have_not_arrived_is_not_done():
+    body = workflow(push={"phase": "Succeeded", "taskResultSynced": False})
+    assert next(s for s in status(body)["steps"] if s["name"] == "push")["phase"] == "Running"
+
+
+def test_transition_times_change_only_with_the_status():
+    first = status(workflow(fetch="Running"), now="2026-11-23T10:00:00Z")
+    body = workflow(fetch="Succeeded", provision="Succeeded")
+    second = status(body, previous=first, now="2026-11-23T10:01:00Z")
+    times = {c["type"]: c["lastTransitionTime"] for c in second["conditions"]}
+    assert times["ResourceReady"] == "2026-11-23T10:01:00Z"
+    assert times["JobStarted"] == "2026-11-23T10:00:00Z"
+
+
+def test_the_mirror_is_a_pure_function():
+    body, before = all_done(), status(workflow())
+    copies = copy.deepcopy((body, before))
+    assert status(body, previous=before) == status(body, previous=before)
+    assert (body, before) == copies
+
+
+def test_runs_are_kept_one_entry_each_newest_last():
+    first = all_done()
+    again = copy.deepcopy(first)
+    again["status"]["startedAt"] = "2026-11-24T10:00:00Z"
+    found = status(again, previous=status(first, previous=status(first)))
+    assert [run["startedAt"] for run in found["runs"]] == ["2026-11-23T10:00:00Z", "2026-11-24T10:00:00Z"]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "cli"),
+    [
+        (MESSAGE, "RowsInvalid", 3),
+        ("main: Error (exit code 65): DatasetNotFound: gone. Fix: Check it.", "DatasetNotFound", 4),
+        ("main: Error (exit code 77): ModelForbidden: no. Fix: Set HF_TOKEN.", "ModelForbidden", 4),
+        ("main: Error (exit code 75): DatasetUnreachable: x. Fix: y.", "DatasetUnreachable", 1),
+        ("main: Error (exit code 78): WeightsNotInstalled: x. Fix: y.", "WeightsNotInstalled", 3),
+        ("main: Error (exit code 137)", "Killed", 1),
+        ("main: Error (exit code 1)", "StepFailed", 1),
+        (
+            "main: Error (exit code 143): Pod was active on the node longer than the specified deadline",
+            "DeadlineExceeded",
+            5,
+        ),
+        ("main: Error (exit code 143): workflow shutdown with strategy: Terminate", "Stopped", 1),
+        ("failed to resolve {{tasks.x}}", "StepFailed", 1),
+        ("", "StepFailed", 1),
+    ],
+)
+def test_every_message_of_a_node_is_explained(message, reason, cli):
+    failure = explain("fetch", message)
+    assert (failure.reason, failure.cli_exit_code) == (reason, cli)
+    assert failure.message
+    assert failure.fix

@@ -1,0 +1,160 @@
+"""The OCI layout: whole or not there, verified, readable by others."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from presets.errors import ConfigError, DataError
+from steps.oci_layout import LayoutStore, safe_title
+from steps.store import open_store, publish
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LayoutStore(tmp_path / "store")
+
+
+def files(tmp_path, **contents):
+    folder = tmp_path / "in"
+    folder.mkdir(exist_ok=True)
+    for name, text in contents.items():
+        (folder / name).write_text(text)
+    return {f"sub/{name}": folder / name for name in contents}
+
+
+def test_what_is_published_is_found_by_tag_and_digest_and_comes_out_equal(store, tmp_path):
+    manifest = publish(store, "application/x", files(tmp_path, a="one", b="two"), {"k": "v"}, ["t1"])
+    assert store.find("t1") == store.find(manifest.digest) == manifest
+    store.check_out(manifest, tmp_path / "out")
+    assert (tmp_path / "out/sub/a").read_text() == "one"
+    assert manifest.annotations == {"k": "v"}
+
+
+def test_the_same_content_has_the_same_digest_everywhere(tmp_path):
+    digests = {
+        publish(LayoutStore(tmp_path / name), "t", files(tmp_path, a="x"), {"b": "1", "a": "2"}, [name]).digest
+        for name in ("one", "two")
+    }
+    assert len(digests) == 1
+
+
+def test_it_is_an_oci_image_layout(store, tmp_path):
+    manifest = publish(store, "application/x", files(tmp_path, a="one"), {}, ["t1"])
+    assert json.loads((store.root / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    index = json.loads((store.root / "index.json").read_text())
+    entry = index["manifests"][0]
+    assert entry["digest"] == manifest.digest
+    assert entry["annotations"]["org.opencontainers.image.ref.name"] == "t1"
+    blob = (store.root / "blobs/sha256" / manifest.digest.removeprefix("sha256:")).read_bytes()
+    assert hashlib.sha256(blob).hexdigest() == manifest.digest.removeprefix("sha256:")
+    assert len(blob) == entry["size"]
+
+
+def test_a_tag_moves_and_the_old_artifact_stays(store, tmp_path):
+    old = publish(store, "t", files(tmp_path, a="1"), {}, ["latest"])
+    new = publish(store, "t", files(tmp_path, a="2"), {}, ["latest"])
+    assert store.find("latest") == new
+    assert store.find(old.digest) == old
+
+
+def test_a_damaged_blob_is_refused_and_made_anew_next_time(store, tmp_path):
+    manifest = publish(store, "t", files(tmp_path, a="good"), {}, ["t1"])
+    blob = store.root / "blobs/sha256" / manifest.layers[0].digest.removeprefix("sha256:")
+    blob.chmod(0o644)
+    blob.write_text("evil")
+    with pytest.raises(DataError, match="does not match its digest"):
+        store.check_out(manifest, tmp_path / "out")
+    assert not (tmp_path / "out/sub/a").exists()
+    assert store.find("t1") is None
+    publish(store, "t", files(tmp_path, a="good"), {}, ["t1"])
+    store.check_out(manifest, tmp_path / "out")
+    assert (tmp_path / "out/sub/a").read_text() == "good"
+
+
+def test_an_artifact_with_a_missing_blob_is_not_there(store, tmp_path):
+    manifest = publish(store, "t", files(tmp_path, a="x"), {}, ["t1"])
+    (store.root / "blobs/sha256" / manifest.layers[0].digest.removeprefix("sha256:")).unlink()
+    assert store.find("t1") is None
+
+
+def test_a_manifest_that_does_not_match_its_digest_is_not_there(store, tmp_path):
+    manifest = publish(store, "t", files(tmp_path, a="x"), {}, ["t1"])
+    blob = store.root / "blobs/sha256" / manifest.digest.removeprefix("sha256:")
+    blob.write_bytes(blob.read_bytes().replace(b"sub/a", b"sub/b"))
+    assert store.find("t1") is None
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from steps.oci_layout import LayoutStore
+import steps.oci_layout as module
+store = LayoutStore(Path(sys.argv[1]))
+module._sync = lambda writer: (writer.flush(), os.kill(os.getpid(), 9))
+store.add_file(Path(sys.argv[2]), "x", {})
+"""
+
+
+def test_a_kill_in_the_middle_of_a_write_leaves_nothing_half_written(store, tmp_path):
+    source = tmp_path / "big"
+    source.write_bytes(os.urandom(3 << 20))
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(store.root), str(source)], check=False)
+    assert killed.returncode == -9
+    assert list((store.root / "ingest").iterdir())
+    assert not list((store.root / "blobs/sha256").iterdir())
+
+    again = LayoutStore(store.root)
+
+    assert not list((again.root / "ingest").iterdir())
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert again.add_file(source, "x", {}).digest == f"sha256:{digest}"
+
+
+def test_two_processes_may_tag_at_once(store, tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from steps.oci_layout import LayoutStore
+from steps.store import publish
+store = LayoutStore(Path(sys.argv[1]))
+for i in range(20):
+    path = Path(sys.argv[2]) / f"{sys.argv[3]}{i}"
+    path.write_text(path.name)
+    publish(store, "t", {"f": path}, {}, [path.name])
+"""
+    started = [subprocess.Popen([sys.executable, "-c", code, str(store.root), str(tmp_path), name]) for name in "ab"]
+    assert [process.wait() for process in started] == [0, 0]
+    assert set(store.tags()) == {f"{name}{i}" for name in "ab" for i in range(20)}
+
+
+@pytest.mark.parametrize("title", ["", "/etc/passwd", "../x", "a/../../x", "a\0b"])
+def test_a_title_that_leaves_its_folder_is_refused(title):
+    with pytest.raises(DataError):
+        safe_title(title)
+
+
+@given(st.text(max_size=30))
+def test_every_accepted_title_stays_below_its_folder(title):
+    try:
+        path = safe_title(title)
+    except DataError:
+        return
+    assert not path.is_absolute()
+    assert ".." not in path.parts
+
+
+@pytest.mark.parametrize("digest", ["sha256:..", "sha256:" + "g" * 64, "md5:" + "0" * 32, "sha256:../../x"])
+def test_a_digest_is_never_a_path(store, digest):
+    with pytest.raises(DataError):
+        store.open_blob(digest)
+
+
+def test_a_registry_store_is_refused_by_name():
+    with pytest.raises(ConfigError, match="registry"):
+        open_store("registry:r.example.com/x")
