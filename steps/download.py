@@ -1,149 +1,239 @@
-"""One file over http(s), whole or not at all.
+"""One file over http(s), whole or not at all: the right name, the right size, the right digest, or an error.
 
-Redirects are followed by hand so that every hop is checked: scheme, no step down from https to http, and the
-addresses that the host resolves to (a private one is refused on a cluster, a metadata endpoint everywhere).
-The file appears under its name only when it is complete; a validator (ETag or Last-Modified) kept beside it
-saves the next download when the server says 304.
+Where the server can send ranges and names the version of what it sends, the parts come over several
+connections and a killed download goes on where it stopped (:mod:`steps.transfer`); else one stream, from the
+start. The file appears under its name only when it is complete. What the server said of its version is kept
+beside it, so that the next download is a question with the answer 304.
 """
 
-import json
+import hashlib
 import os
 import re
-import socket
-from collections.abc import Mapping
-from ipaddress import ip_address
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urldefrag, urlsplit
 
 import urllib3
 
-from presets.addresses import is_metadata, is_metadata_address, is_private_address, without_query
-from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
-from steps import logs
+from presets.addresses import without_query
+from presets.errors import DataError, KaiflowError, TryAgainError, UnavailableError
+from presets.os_errors import explain_os_error
+from steps import known_file, logs, redirects
+from steps.connections import Guard, guarded_pool
+from steps.journal import Journal
+from steps.redirects import Answer
+from steps.response_headers import content_length, content_range, file_name, strong_validator
+from steps.transfer import (
+    CHUNK_BYTES,
+    CONNECTIONS,
+    FAULTS,
+    FileChanged,
+    Remote,
+    Stalled,
+    Transfer,
+    part_bytes,
+)
 
-MAX_REDIRECTS = 5
-CHUNK_BYTES = 1 << 20
-TIMEOUT = urllib3.Timeout(connect=15, read=60)
-VALIDATOR_FILE = ".validator.json"
+ATTEMPTS = 4
+BACKOFF_SECONDS = 0.5
+RESERVE_BYTES = 64 << 20  # left free on the disk
+CHECKSUM = re.compile(r"sha256[=:]([0-9a-fA-F]{64})")
+RANGE_NOT_SATISFIABLE = 416
 
 
-def download(url: str, folder: Path, *, private_hosts_allowed: bool) -> Path:
-    """Return the downloaded file of ``url`` in ``folder``, from the last time when it has not changed.
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """A complete file."""
+
+    path: Path
+    sha256: str
+
+
+def download(
+    url: str,
+    folder: Path,
+    guard: Guard,
+    max_bytes: int,
+    progress: Callable[[int, int], None],
+) -> Downloaded:
+    """Return the file of ``url`` in ``folder``, from the last time when it has not changed.
+
+    A fragment ``#sha256=…`` is the digest that the file must have.
 
     Raises:
-        DataError: the server says the file is not there, or sends less than it announced; or a hop is forbidden.
+        DataError: the server says the file is not there, it is too large, its digest is another; a hop is forbidden.
         NotPermittedError: the server wants credentials.
+        UnavailableError: the disk is too small for it.
         TryAgainError: the server does not answer, or says that it cannot now.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    known = _known(folder, url)
-    pool = urllib3.PoolManager(retries=False, timeout=TIMEOUT)
+    pool = guarded_pool(guard, CONNECTIONS)
+    attempt = _Attempt(pool, urldefrag(url).url, folder, max_bytes, progress)
     try:
-        return _follow(pool, url, folder, known, private_hosts_allowed)
+        found = _insist(attempt)
     except UnicodeError as error:
-        raise _refused(url, "names a host that cannot be", "Check the URL.") from error
-    except (urllib3.exceptions.HTTPError, socket.gaierror) as error:
-        raise TryAgainError(
-            "DatasetUnreachable",
-            f"{without_query(url)} does not answer ({type(error).__name__}).",
-            fix="Check the host name and the network; the download starts again by itself.",
-        ) from error
+        raise DataError("AddressForbidden", f"{without_query(url)} names a host that cannot be.", fix="") from error
     finally:
         pool.clear()
+    _check_digest(found, url, folder)
+    return found
 
 
-def _follow(pool: urllib3.PoolManager, url: str, folder: Path, known: Mapping[str, str], private: bool) -> Path:
-    here = url
-    for _ in range(MAX_REDIRECTS + 1):
-        _check_hop(url, here, private)
-        headers = {"Accept-Encoding": "identity", "User-Agent": "kaiflow"}
-        for name, header in (("etag", "If-None-Match"), ("last-modified", "If-Modified-Since")):
-            if name in known:
-                headers[header] = known[name]
-        response = pool.request("GET", here, headers=headers, preload_content=False, redirect=False)
+def expected_sha256(url: str) -> str | None:
+    """Return the digest that the fragment of ``url`` asks for, None when it asks for none."""
+    found = CHECKSUM.fullmatch(urlsplit(url).fragment)
+    return found[1].lower() if found else None
+
+
+def _insist(attempt: "_Attempt") -> Downloaded:
+    for number in range(1, ATTEMPTS + 1):
         try:
-            if response.status in (301, 302, 303, 307, 308) and response.headers.get("Location"):
-                here = urljoin(here, response.headers["Location"])
-                continue
-            if response.status == 304 and "file" in known:
-                logs.event("not_modified", url=without_query(url))
-                return folder / known["file"]
-            _check_status(response.status, url)
-            return _save(response, url, folder)
+            return attempt.run()
+        except FileChanged as error:
+            if number == ATTEMPTS:
+                raise TryAgainError(
+                    "DatasetChanging",
+                    f"{attempt.shown} changes while it is read.",
+                    fix="Wait until it is written, or name a version that stays.",
+                ) from error
+        except (*FAULTS, Stalled) as error:
+            if isinstance(error, OSError) and explain_os_error(error):
+                raise
+            if number == ATTEMPTS:
+                raise _unreachable(attempt.shown, error) from error
+        except TryAgainError:
+            if number == ATTEMPTS:
+                raise
+        time.sleep(BACKOFF_SECONDS * 2 ** (number - 1))
+    raise AssertionError("unreachable")
+
+
+def _unreachable(shown: str, error: Exception) -> TryAgainError:
+    if isinstance(error, Stalled | urllib3.exceptions.ProtocolError | HTTPException):
+        why = error if isinstance(error, Stalled) else f"the connection broke off ({type(error).__name__})"
+        return TryAgainError("DatasetCut", f"{shown}: {why}.", fix="The step goes on by itself where it stopped.")
+    return TryAgainError(
+        "DatasetUnreachable",
+        f"{shown} does not answer ({type(error).__name__}).",
+        fix="Check the host name and the network; the download goes on by itself.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One try to get the file."""
+
+    pool: urllib3.PoolManager
+    url: str
+    folder: Path
+    max_bytes: int
+    progress: Callable[[int, int], None]
+
+    @property
+    def shown(self) -> str:
+        return without_query(self.url)
+
+    def run(self) -> Downloaded:
+        """Ask for the whole file; take it in parts when the answer allows it."""
+        known = known_file.known(self.folder, self.url)
+        answer = redirects.get(self.pool, self.url, {"Range": "bytes=0-", **known_file.conditions(known)})
+        if answer.response.status == RANGE_NOT_SATISFIABLE:  # an empty file has no byte 0
+            answer.response.close()
+            answer = redirects.get(self.pool, self.url, {})
+        try:
+            if answer.response.status == 304 and known:
+                logs.event("not_modified", url=self.shown)
+                return Downloaded(self.folder / known["file"], known["sha256"])
+            redirects.check_status(answer.response.status, self.url)
+            found = self._save(answer)
         finally:
-            response.close()  # a body that was not read must not meet the next request on the same connection
-    raise _refused(url, f"redirects more than {MAX_REDIRECTS} times", "Name the final address.")
+            answer.response.close()
+        known_file.remember(found.path, found.sha256, answer.response, self.url, self.folder)
+        logs.event("downloaded", url=self.shown, bytes=found.path.stat().st_size, file=found.path.name)
+        return found
+
+    def _save(self, answer: Answer) -> Downloaded:
+        response = answer.response
+        path = self.folder / file_name(self.url, response.headers.get("Content-Disposition", ""))
+        partial = response.status == 206
+        start, size = content_range(response) if partial else (0, content_length(response))
+        if partial and start != 0:
+            raise TryAgainError(
+                "DatasetCut", f"{self.shown} sent another range than the one asked for.", fix="Check the server."
+            )
+        part = path.with_name(f".{path.name}.part")
+        self._check_room(size, part)
+        validator = strong_validator(response)
+        if partial and validator and size:
+            digest = self._in_parts(Remote(self.url, answer.url, size, validator), answer, part)
+        else:
+            digest = self._in_one_stream(response, size, part)
+        part.replace(path)
+        return Downloaded(path, digest)
+
+    def _in_parts(self, remote: Remote, answer: Answer, part: Path) -> str:
+        path = part.with_suffix(".journal")
+        if not part.exists():
+            path.unlink(missing_ok=True)
+        journal = Journal.open(path, remote.validator, remote.size_bytes, part_bytes(remote.size_bytes))
+        if journal.done:
+            logs.event("resumed", url=self.shown, parts=len(journal.done))
+        transfer = Transfer(self.pool, remote, part, journal, lambda have: self.progress(have, remote.size_bytes))
+        digest = transfer.run(answer)
+        journal.remove()
+        return digest
+
+    def _in_one_stream(self, response: urllib3.BaseHTTPResponse, size: int | None, part: Path) -> str:
+        done, digest = 0, hashlib.sha256()
+        with part.open("wb") as writer:
+            while chunk := response.read(CHUNK_BYTES):
+                done += len(chunk)
+                if done > self.max_bytes:
+                    raise _too_large(self.shown, done, self.max_bytes)
+                writer.write(chunk)
+                digest.update(chunk)
+                self.progress(done, size or done + 1)
+            writer.flush()
+            os.fsync(writer.fileno())
+        if size is not None and done != size:
+            raise Stalled(f"the server sent {done} of {size} bytes")
+        return digest.hexdigest()
+
+    def _check_room(self, size: int | None, part: Path) -> None:
+        if size is None:
+            return
+        if size > self.max_bytes:
+            raise _too_large(self.shown, size, self.max_bytes)
+        have = part.stat().st_blocks * 512 if part.exists() else 0
+        free = shutil.disk_usage(self.folder).free
+        if size - have > free - RESERVE_BYTES:
+            raise UnavailableError(
+                "DiskFull",
+                f"{self.shown} has {size >> 20} MiB, and {self.folder} has {free >> 20} MiB free.",
+                fix="Free some space, or choose another disk.",
+            )
 
 
-def _check_hop(first: str, here: str, private_hosts_allowed: bool) -> None:
-    parts = urlsplit(here)
-    host = parts.hostname or ""
-    if parts.scheme not in ("http", "https"):
-        raise _refused(first, f"redirects to the scheme {parts.scheme!r}", "Name the final https address.")
-    if urlsplit(first).scheme == "https" and parts.scheme == "http":
-        raise _refused(first, "redirects from https to http", "Name an address that stays on https.")
-    addresses = {ip_address(str(info[4][0]).partition("%")[0]) for info in socket.getaddrinfo(host, None)}
-    if is_metadata(host) or any(is_metadata_address(a) for a in addresses):
-        raise _refused(first, f"leads to {host}, a metadata endpoint", "Serve the dataset from another host.")
-    if not private_hosts_allowed and any(is_private_address(a) for a in addresses):
-        raise _refused(first, f"leads to {host}, a private address", "Serve the dataset from a public host.")
+def _too_large(shown: str, size: int, limit: int) -> KaiflowError:
+    return DataError(
+        "DatasetTooLarge",
+        f"{shown} has {size} bytes or more; the limit is {limit}.",
+        fix="Split the file, or raise the annotation kaiflow.dev/max-dataset-bytes.",
+    )
 
 
-def _check_status(status: int, url: str) -> None:
-    shown = without_query(url)
-    if status == 200:
+def _check_digest(found: Downloaded, url: str, folder: Path) -> None:
+    expected = expected_sha256(url)
+    if expected is None or expected == found.sha256:
         return
-    if status in (401, 403):
-        raise NotPermittedError(
-            "DatasetForbidden", f"{shown} answered {status}.", fix="Make the file readable, or use a signed URL."
-        )
-    if status in (404, 410):
-        raise DataError("DatasetNotFound", f"{shown} answered {status}: there is no such file.", fix="Check the URL.")
-    if status in (408, 429) or status >= 500:
-        raise TryAgainError("DatasetUnreachable", f"{shown} answered {status}.", fix="The step tries again by itself.")
-    raise DataError("DatasetRefused", f"{shown} answered {status}.", fix="Check the URL with curl -I.")
-
-
-def _save(response: urllib3.BaseHTTPResponse, url: str, folder: Path) -> Path:
-    name = file_name(url, response.headers.get("Content-Disposition", ""))
-    part, expected, size = folder / f".{name}.part", response.headers.get("Content-Length"), 0
-    with part.open("wb") as writer:
-        for chunk in response.stream(CHUNK_BYTES):
-            size += len(chunk)
-            writer.write(chunk)
-        writer.flush()
-        os.fsync(writer.fileno())
-    if expected is not None and expected.isdecimal() and size != int(expected):
-        raise TryAgainError(
-            "DatasetCut",
-            f"{without_query(url)} sent {size} of {expected} bytes.",
-            fix="The step tries again by itself.",
-        )
-    part.replace(folder / name)
-    validators = {k: response.headers[k] for k in ("etag", "last-modified") if k in response.headers}
-    (folder / VALIDATOR_FILE).write_text(json.dumps({**validators, "url": url, "file": name}))
-    logs.event("downloaded", url=without_query(url), bytes=size, file=name)
-    return folder / name
-
-
-def _known(folder: Path, url: str) -> dict[str, str]:
-    try:
-        known: dict[str, str] = json.loads((folder / VALIDATOR_FILE).read_text())
-    except (OSError, ValueError):
-        return {}
-    whole = known.get("url") == url and (folder / str(known.get("file"))).is_file()
-    return known if whole else {}
-
-
-def file_name(url: str, disposition: str) -> str:
-    """Return the name to save under: Content-Disposition's (RFC 6266), else the last part of the path."""
-    extended = re.search(r"filename\*\s*=\s*[\w-]*'[^']*'([^;\s]+)", disposition, re.IGNORECASE)
-    plain = re.search(r'filename\s*=\s*(?:"([^"]*)"|([^;\s]+))', disposition, re.IGNORECASE)
-    name = unquote(extended[1]) if extended else (plain[1] or plain[2] or "") if plain else unquote(urlsplit(url).path)
-    name = re.sub(r"[\x00-\x1f]", "", name.replace("\\", "/").rstrip("/").rpartition("/")[2])
-    short = name.encode(errors="replace")[-200:].decode(errors="ignore")  # file systems count bytes
-    return short.lstrip(".") or "dataset"
-
-
-def _refused(url: str, what: str, fix: str) -> KaiflowError:
-    return DataError("AddressForbidden", f"{without_query(url)} {what}.", fix=fix)
+    found.path.unlink()
+    known_file.forget(folder)
+    raise DataError(
+        "ChecksumMismatch",
+        f"{without_query(url)} has the sha256 {found.sha256}, not {expected}.",
+        fix="Correct the fragment of the URL, or the file on the server.",
+    )
