@@ -11,7 +11,7 @@ from steps.contract import Verb
 
 # Parts of the Recipe that each step is told; a step's cache key can only depend on what it is told.
 PARTS: Mapping[Verb, tuple[str, ...]] = {
-    "fetch": ("data",),
+    "fetch": ("data", "audit", "model", "training"),
     "provision": (),
     "weights": ("model",),
     "tune": ("model", "data", "quantization", "lora", "training", "evaluation"),

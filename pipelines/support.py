@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.expressions import tasks_in
+from pipelines.volumes import INPUT_VOLUME
 from presets.errors import ConfigError, FieldError, InvalidInput
 
 _SPEC = {"entrypoint", "onExit", "arguments", "templates", "parallelism", "volumes"}
@@ -105,6 +106,8 @@ def _parameter_problems(template: Mapping[str, Any]) -> Iterator[str]:
 def _volumes(volumes: Any, path: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401  (a list of Argo's volumes)
     for volume in volumes:
         kinds = set(volume) - {"name"}
+        if volume["name"] == INPUT_VOLUME and kinds == {"hostPath"}:
+            continue  # the fetch step reads the folder itself
         required = any(not volume["secret"].get("optional") for kind in kinds if kind == "secret")
         for kind in sorted(kinds - _VOLUME_KINDS) or (["secret"] if required else []):
             yield (

@@ -22,18 +22,19 @@ from hera.workflows import (
 from hera.workflows import models as m
 
 from pipelines.plan import PlannedStep, request_json
+from pipelines.volumes import INPUT_VOLUME, OUTPUT_VOLUME
 from presets.recipe import Recipe
 from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, Verb
 
 WORKDIR = "{{workflow.parameters.workdir}}"
 REGISTRY_SECRET_FOLDER = "/run/kaiflow/registry"  # noqa: S105  (a path)
+PULL_SECRETS_FOLDER = "/run/kaiflow/pull"
 RETRY_EXPRESSION = 'lastRetry.status == "Error" || asInt(lastRetry.exitCode) == 75 || asInt(lastRetry.exitCode) > 128'
 DEADLINE_SECONDS: dict[Verb, int] = {
     "fetch": 7200, "provision": 3600, "weights": 7200, "tune": 172800, "push": 3600, "deploy": 3600, "release": 1800,
 }  # fmt: skip
 GRACE_SECONDS: dict[Verb, int] = {"tune": 120}
 DEFAULT_GRACE_SECONDS = 30
-INPUT_VOLUME, OUTPUT_VOLUME = "input", "output"  # mounted below /mnt
 NO_STORE: tuple[Verb, ...] = ("provision", "release")  # these steps see no registry, and no credentials for one
 
 
@@ -92,7 +93,7 @@ def template(recipe: Recipe, step: PlannedStep, images: Images) -> Container:
 
 def _environment(recipe: Recipe, step: PlannedStep) -> list[SecretEnv]:
     secret = recipe.model.access_secret
-    if step.verb != "weights" or not secret:
+    if step.verb not in ("fetch", "weights") or not secret:  # fetch: the tokenizer, and gated datasets
         return []
     return [SecretEnv(name="HF_TOKEN", secret_name=secret, secret_key="HF_TOKEN", optional=True)]  # noqa: S106
 
@@ -123,19 +124,17 @@ def _volumes(recipe: Recipe, step: PlannedStep) -> list[EmptyDirVolume | SecretV
     ]
     secret = recipe.output.push_secret
     if secret and recipe.output.image and step.verb not in NO_STORE:
-        # Optional: a missing Secret then is the step's own clear message, not a pod that never starts.
-        item = m.KeyToPath(key=".dockerconfigjson", path="config.json")
-        volumes.append(
-            SecretVolume(
-                name="registry",
-                secret_name=secret,
-                mount_path=REGISTRY_SECRET_FOLDER,
-                items=[item],
-                optional=True,
-                read_only=True,
-            )
-        )
+        volumes.append(_docker_config("registry", secret, REGISTRY_SECRET_FOLDER))
+    if step.verb == "fetch":
+        for index, pull_secret in enumerate(recipe.data.pull_secrets):
+            volumes.append(_docker_config(f"pull-{index}", pull_secret, f"{PULL_SECRETS_FOLDER}/{index}"))
     return volumes
+
+
+def _docker_config(name: str, secret: str, path: str) -> SecretVolume:
+    """Return a Secret's docker config as a file; optional, so that the step itself can say that it is missing."""
+    item = m.KeyToPath(key=".dockerconfigjson", path="config.json")
+    return SecretVolume(name=name, secret_name=secret, mount_path=path, items=[item], optional=True, read_only=True)
 
 
 def user_volumes(recipe: Recipe) -> dict[str, Mapping[str, Any]]:

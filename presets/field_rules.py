@@ -1,7 +1,8 @@
 """Is the value of this one field well formed?  Images, object names and URLs, wherever they stand."""
 
+import re
 from collections.abc import Iterator, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from presets.addresses import is_metadata, is_private, without_query
 from presets.errors import FieldError
@@ -10,7 +11,9 @@ from presets.workspace import Preset
 
 Errors = Iterator[FieldError]
 
-URL_SCHEMES = ("http", "https", "file", "pkg")
+URL_SCHEMES = ("http", "https", "hf", "s3", "gs", "az", "file", "pkg")
+BUCKET_SCHEMES = ("s3", "gs", "az")
+HUB_FORM = "hf://datasets/ORG/NAME/path/to/file.parquet"
 
 
 def check_url(field: str, url: str, private_hosts_allowed: bool) -> Errors:
@@ -27,17 +30,32 @@ def check_url(field: str, url: str, private_hosts_allowed: bool) -> Errors:
     elif parts.scheme not in URL_SCHEMES:
         yield FieldError(
             field, "InvalidUrl", f"The scheme {parts.scheme or '(none)'!r} is not supported.",
-            "A dataset URL uses https or http; file:// and pkg:// are read by `kaiflow run` alone.",
+            "A dataset URL uses https, http, hf, s3, gs or az; file:// and pkg:// are read by `kaiflow run` alone.",
         )  # fmt: skip
     elif not (host or parts.scheme == "file"):
         yield FieldError(field, "InvalidUrl", f"{url} names no host.", "Write https://host/path/file.parquet.")
     elif parts.scheme == "pkg" and not parts.path.strip("/"):
         yield FieldError(field, "InvalidUrl", f"{shown} names no file.", "Write pkg://PACKAGE/path/in/the/package.")
+    else:
+        yield from _check_place(field, parts, private_hosts_allowed)
+
+
+def _check_place(field: str, parts: SplitResult, private_hosts_allowed: bool) -> Errors:
+    host, shown = parts.hostname or "", without_query(parts.geturl())
+    if parts.scheme == "hf" and not (host == "datasets" and parts.path.count("/") >= 3):
+        yield FieldError(field, "InvalidUrl", f"{shown} names no file of a dataset on the hub.", f"Write {HUB_FORM}.")
+    elif parts.scheme in BUCKET_SCHEMES and not parts.path.strip("/"):
+        yield FieldError(field, "InvalidUrl", f"{shown} names no file.", f"Write {parts.scheme}://BUCKET/path.parquet.")
     elif parts.scheme in ("http", "https"):
         if is_metadata(host):
             yield _forbidden_host(field, host, "a metadata endpoint, which hands out credentials")
         elif is_private(host) and not private_hosts_allowed:
             yield _forbidden_host(field, host, "a loopback, private or link-local address")
+    if parts.fragment and not re.fullmatch("sha256[=:][0-9a-fA-F]{64}", parts.fragment):
+        yield FieldError(
+            field, "InvalidUrl", f"The fragment #{parts.fragment[:20]} of {shown} is not a digest.",
+            "Write #sha256= and 64 hexadecimal digits, or remove it.",
+        )  # fmt: skip
 
 
 def _forbidden_host(field: str, host: str, what: str) -> FieldError:

@@ -64,6 +64,16 @@ class DataRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditRecipe:
+    """What the data must be like for a run to start."""
+
+    max_bytes: int  # of one file
+    max_bad_rows: float  # a share of all rows; so many are left out with a warning, more end the run
+    max_cut_rows: float  # a share of the training rows that may lose tokens to the length limit
+    near_duplicates: Literal["remove", "keep"]
+
+
+@dataclass(frozen=True, slots=True)
 class QuantizationRecipe:
     """How the frozen base is held in memory."""
 
@@ -162,6 +172,7 @@ class Recipe:
     method: Literal["lora", "qlora"]
     model: ModelRecipe
     data: DataRecipe
+    audit: AuditRecipe
     quantization: QuantizationRecipe
     lora: LoraRecipe
     training: TrainingRecipe
@@ -178,6 +189,7 @@ class Recipe:
             "method",
             "model",
             "data",
+            "audit",
             "quantization",
             "lora",
             "training",

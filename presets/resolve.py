@@ -8,10 +8,12 @@ are ones that learn (a rate of 2e-4 with warm-up and linear decay, alpha = 2 r, 
 import hashlib
 import json
 
+from presets.audit_annotations import AUDIT_ANNOTATIONS, PREFIX, annotation_value
 from presets.catalogue import Model, chat_template_text
 from presets.choice import Choice
 from presets.errors import ConfigError, FieldError, InvalidInput
 from presets.recipe import (
+    AuditRecipe,
     DataRecipe,
     DeployRecipe,
     EvaluationRecipe,
@@ -30,6 +32,7 @@ from presets.training_config import TrainingConfig
 from presets.workspace import Tuning, Workspace
 
 DEFAULT_SPLIT = 0.05
+DEFAULT_MAX_DATASET_BYTES = 100 << 30
 DEFAULT_MAX_LENGTH_TOKENS = 1024
 SAMPLE_PROMPTS = 6
 # Keys with a field of their own; the other honoured keys pass to the libraries as written.
@@ -61,6 +64,7 @@ def resolve(workspace: Workspace, model: Model, config: TrainingConfig) -> Recip
         method="qlora" if choice.pick("method", "qlora", workspace=tuning.method).lower() == "qlora" else "lora",
         model=_model(tuning, model, choice),
         data=data,
+        audit=_audit(workspace, choice),
         quantization=_quantization(tuning.method.lower(), choice),
         lora=_lora(model, choice),
         training=_training(model, choice),
@@ -78,7 +82,10 @@ def resolve(workspace: Workspace, model: Model, config: TrainingConfig) -> Recip
 def revision_hash(workspace: Workspace, config: TrainingConfig) -> str:
     """Return the sha256 over what the Workspace asks for: resource, tuning, inference, and its training config."""
     blocks = workspace.model_dump(mode="json", include={"resource", "tuning", "inference"}, by_alias=True)
-    text = json.dumps([blocks, {k: dict(v) for k, v in config.sections.items()}], sort_keys=True)
+    ours = {k: v for k, v in workspace.metadata.annotations.items() if k.startswith(PREFIX)}
+    text = json.dumps(
+        [blocks, {k: dict(v) for k, v in config.sections.items()}, *([ours] if ours else [])], sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -131,6 +138,17 @@ def _data(tuning: Tuning, choice: Choice) -> DataRecipe:
         shuffle=choice.pick("data.shuffle", True, config=(section, "shuffle_dataset")),
         seed=choice.pick("data.seed", 42, config=(section, "shuffle_seed")),
         held_out_fraction=split,
+    )
+
+
+def _audit(workspace: Workspace, choice: Choice) -> AuditRecipe:
+    written = {key: annotation_value(workspace.metadata.annotations, key) for key in AUDIT_ANNOTATIONS}
+    pick = choice.pick
+    return AuditRecipe(
+        max_bytes=pick("audit.max_bytes", DEFAULT_MAX_DATASET_BYTES, workspace=written["max-dataset-bytes"]),
+        max_bad_rows=pick("audit.max_bad_rows", 0.0, workspace=written["max-bad-rows"]),
+        max_cut_rows=pick("audit.max_cut_rows", 0.5, workspace=written["max-cut-rows"]),
+        near_duplicates=pick("audit.near_duplicates", "remove", workspace=written["near-duplicates"]),
     )
 
 

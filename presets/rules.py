@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from presets.audit_annotations import AUDIT_ANNOTATIONS, PREFIX, annotation_value
 from presets.errors import FieldError, did_you_mean
 from presets.field_rules import Errors, check_access, check_image, check_object_name, check_url, missing, placeholder
 from presets.names import cron_problem, is_dns_label, placeholders
@@ -75,6 +76,23 @@ def _annotations(workspace: Workspace) -> Errors:
                 f"metadata.annotations[{key}]", "InvalidValue", f"{value!r} is not one of {', '.join(allowed)}.",
                 "Use one of them, or remove the annotation.",
             )  # fmt: skip
+    yield from _audit_annotations(workspace.metadata.annotations)
+
+
+def _audit_annotations(annotations: Mapping[str, str]) -> Errors:
+    for name, value in annotations.items():
+        key = name.removeprefix(PREFIX)
+        if key == name:
+            continue
+        field = f"metadata.annotations[{name}]"
+        if key not in AUDIT_ANNOTATIONS:
+            suggestion = did_you_mean(key, AUDIT_ANNOTATIONS, f"Known are {', '.join(AUDIT_ANNOTATIONS)}.")
+            yield FieldError(field, "UnknownField", f"{name} is not an annotation of kaiflow.", suggestion)
+            continue
+        try:
+            annotation_value(annotations, key)
+        except ValueError as error:
+            yield FieldError(field, "InvalidValue", f"{value!r} is not {error}.", f"Write {error}.")
 
 
 def _either_tuning_or_inference(workspace: Workspace) -> Errors:

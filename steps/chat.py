@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from presets.errors import DataError
-from steps.shapes import Message
+from steps.messages import Conversation, Message
 
 IGNORED = -100
 
@@ -24,8 +24,11 @@ class Tokenizer(Protocol):
     def apply_chat_template(self, conversation: Sequence[Message], **options: Any) -> Any:  # noqa: ANN401
         """Render the messages."""
 
-    def __call__(self, text: str, **options: Any) -> Any:  # noqa: ANN401
+    def __call__(self, text: str | Sequence[str], **options: Any) -> Any:  # noqa: ANN401
         """Tokenise."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,11 @@ class Encoded:
         return sum(label != IGNORED for label in self.labels[1:])
 
 
-def encode(tokenizer: Tokenizer, messages: Sequence[Message], *, assistant_only: bool, max_tokens: int) -> Encoded:
-    """Render and tokenise one row, cut at ``max_tokens``."""
-    text = render(tokenizer, messages)
-    spans = answer_spans(tokenizer, messages, text) if assistant_only else [(0, len(text.rstrip()))]
+def encode(tokenizer: Tokenizer, row: Conversation, *, assistant_only: bool, max_tokens: int) -> Encoded:
+    """Render and tokenise one row, cut at ``max_tokens``; plain text is learned whole."""
+    text = render_row(tokenizer, row)
+    whole = not assistant_only or row.is_text
+    spans = [(0, len(text.rstrip()))] if whole else answer_spans(tokenizer, row, text)
     tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids = list(tokens["input_ids"])
     inside = [any(start < e and end > s for s, e in spans) and end > start for start, end in tokens["offset_mapping"]]
@@ -53,14 +57,24 @@ def encode(tokenizer: Tokenizer, messages: Sequence[Message], *, assistant_only:
     return Encoded(tuple(ids[:max_tokens]), tuple(labels[:max_tokens]))
 
 
-def render(tokenizer: Tokenizer, messages: Sequence[Message], *, generate: bool = False) -> str:
+def render_row(tokenizer: Tokenizer, row: Conversation) -> str:
+    """Return the text of a row: its conversation through the chat template, or its plain text as it stands."""
+    return str(row.messages[0]["content"]) if row.is_text else render(tokenizer, row.messages, row.tools)
+
+
+def render(
+    tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, generate: bool = False
+) -> str:
     """Return the text that the chat template makes of the messages.
 
     Raises:
         DataError: the template refuses them.
     """
+    options: dict[str, Any] = {"tools": list(tools)} if tools else {}
     try:
-        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generate)
+        text: str = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=generate, **options
+        )
     except Exception as error:  # jinja2's own errors, and whatever a template raises
         raise DataError(
             "TemplateRefused",
@@ -70,14 +84,14 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], *, generate: bool 
     return text
 
 
-def answer_spans(tokenizer: Tokenizer, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
+def answer_spans(tokenizer: Tokenizer, row: Conversation, text: str) -> list[tuple[int, int]]:
     """Return the character spans of the assistant's turns in ``text``, each with its end token."""
     spans = []
-    for index, message in enumerate(messages):
+    for index, message in enumerate(row.messages):
         if message["role"] != "assistant":
             continue
-        before = _common_prefix(text, render(tokenizer, messages[:index], generate=True))
-        through = _common_prefix(text, render(tokenizer, messages[: index + 1]))
+        before = _common_prefix(text, render(tokenizer, row.messages[:index], row.tools, generate=True))
+        through = _common_prefix(text, render(tokenizer, row.messages[: index + 1], row.tools))
         start = before if message["content"].strip() in text[before:through] else _find(text, message, before)
         spans.append((start, start + len(text[start:through].rstrip())))
     return spans
@@ -85,7 +99,8 @@ def answer_spans(tokenizer: Tokenizer, messages: Sequence[Message], text: str) -
 
 def _find(text: str, message: Message, near: int) -> int:
     """Templates that open a block in the generation prompt alone (<think>) share less than the prompt."""
-    start = text.find(message["content"].strip(), max(0, near - len(message["content"])))
+    content = str(message["content"])
+    start = text.find(content.strip(), max(0, near - len(content)))
     return start if start >= 0 else near
 
 

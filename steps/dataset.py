@@ -1,199 +1,164 @@
-"""The dataset as training wants it: audited, each row once, split once and for all, in parquet.
+"""The dataset as training wants it: every row read and judged, each once, split once and for all.
 
-A row's side of the split follows from its own content, so that it stays there when rows are added, and no
-copy of a held-out row can be trained on: duplicates go before the split.
+Two passes. The first reads the sources row by row, writes the good rows to a spool, and keeps eight bytes here
+and there of each. Then it is known which rows are duplicates. The second writes the two sides. Memory does not
+grow with the text, only by some bytes a row.
+
+A row's side follows from its own content, so that it stays there when rows are added, and no copy of a held-out
+row can be trained on: duplicates go before the split.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from presets.errors import DataError
-from presets.recipe import DataRecipe
-from steps.readers import Row, read
-from steps.shapes import Message, RowError, Shape, check_turns, choose_shape
+from presets.recipe import AuditRecipe, DataRecipe
+from steps import near_duplicates, verdicts
+from steps.audit import Audit
+from steps.gather import Gathered, Source, gather
+from steps.scripts import count_scripts
+from steps.split import HELD_OUT_FILE, TRAIN_FILE, SideWriter, writing
+from steps.spool import Numbers, Spool, from_batch
+from steps.token_meter import LONGEST_ROWS, SAMPLE_ROWS, TokenMeter
 
-TRAIN_FILE = "train.parquet"
-HELD_OUT_FILE = "heldout.parquet"
-SCHEMA = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
-ROWS_SHOWN = 5
-WRITE_ROWS = 512
+SPOOL_FOLDER = ".spool"
+SCRIPT_ROWS = 2_000
 
-
-@dataclass
-class Audit:
-    """What was found in the data; written as ``audit.json``."""
-
-    shape: str = ""
-    shape_reason: str = ""
-    files: list[dict[str, str]] = field(default_factory=list)
-    rows_read: int = 0
-    duplicates: int = 0
-    rows_train: int = 0
-    rows_held_out: int = 0
-    characters: int = 0
+Mask = npt.NDArray[np.bool_]
 
 
-def prepare(files: Iterable[tuple[Path, str]], data: DataRecipe, folder: Path) -> Audit:
-    """Write train and held-out parquet below ``folder`` from ``files`` (path, sha256), in their order.
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Which rows of the spool go where."""
+
+    train: Mask
+    held_out: Mask
+
+
+def prepare(
+    sources: Sequence[Source], data: DataRecipe, rules: AuditRecipe, meter: TokenMeter | None, folder: Path
+) -> Audit:
+    """Write train and held-out parquet below ``folder`` and return what was found; ``audit.errors`` says if it failed.
 
     Raises:
-        DataError: a row cannot be used, or too few are left; the message names rows and remedy.
+        DataError: a file cannot be read at all.
     """
+    scratch = folder / SPOOL_FOLDER
+    shutil.rmtree(scratch, ignore_errors=True)
     audit = Audit()
-    pairs = list(files)
-    audit.files = [{"name": path.name, "sha256": digest} for path, digest in pairs]
-    rows = _checked(_read_all([path for path, _ in pairs], data.path), data, audit)
-    smallest: tuple[float, list[Message]] | None = None
-    with _Writer(folder / TRAIN_FILE) as train, _Writer(folder / HELD_OUT_FILE) as held_out:
-        for messages in _unique(rows, audit):
-            side = position(messages, data.seed)
-            (held_out if side < data.held_out_fraction else train).write(messages)
-            audit.characters += sum(len(m["content"]) for m in messages)
-            if smallest is None or side < smallest[0]:
-                smallest = (side, messages)
-    audit.rows_train, audit.rows_held_out = train.rows, held_out.rows
-    if audit.rows_held_out == 0 and data.held_out_fraction > 0 and smallest and audit.rows_train > 1:
-        _move_one(smallest[1], folder, audit)
-    _check_size(audit, data)
+    spool = Spool(scratch, ("content", "same", "place", "characters", *near_duplicates.BAND_NAMES))
+    try:
+        gathered = gather(sources, data, rules, spool, audit)
+        spool.close()
+        verdicts.judge_rows(audit, gathered, rules)
+        if not audit.errors:
+            _sort_out(spool, gathered, data, rules, meter, folder, audit)
+    finally:
+        spool.close()
+        shutil.rmtree(scratch, ignore_errors=True)
     return audit
 
 
-def position(messages: list[Message], seed: int) -> float:
-    """Return the row's place in [0, 1), a function of its content and the seed alone."""
-    digest = hashlib.sha256(f"{seed}\n".encode() + _canonical(messages)).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+def _sort_out(
+    spool: Spool,
+    gathered: Gathered,
+    data: DataRecipe,
+    rules: AuditRecipe,
+    meter: TokenMeter | None,
+    folder: Path,
+    audit: Audit,
+) -> None:
+    kept = _first_of_each(spool, gathered, rules, audit)
+    sides = split(spool.numbers("content"), kept, data.held_out_fraction)
+    audit.rows_train, audit.rows_held_out = int(sides.train.sum()), int(sides.held_out.sum())
+    verdicts.judge_size(audit, data)
+    if audit.errors:
+        return
+    sample, exact = _sample(spool, kept)
+    with writing(folder / TRAIN_FILE) as train, writing(folder / HELD_OUT_FILE) as held_out:
+        _second_pass(spool, gathered, sides, sample, (train, held_out), meter, audit)
+    if meter is not None:
+        audit.tokens, audit.previews = meter.report(exact=exact), meter.previews
+        verdicts.judge_lengths(audit, meter, rules)
 
 
-def load(path: Path) -> list[list[Message]]:
-    """Return all rows of a parquet file that :func:`prepare` wrote."""
-    rows: list[list[Message]] = pq.read_table(path, schema=SCHEMA).column("messages").to_pylist()
-    return rows
+def _first_of_each(spool: Spool, gathered: Gathered, rules: AuditRecipe, audit: Audit) -> Mask:
+    """Return the rows that stay: of rows that say the same, the first."""
+    copies, originals = _copies(spool.numbers("same"))
+    kept = np.ones(spool.rows, dtype=bool)
+    kept[copies] = False
+    audit.duplicates = len(copies)
+    place = spool.numbers("place")
+    verdicts.note_repeats(audit, "Duplicates", gathered.repeats(place, zip(copies, originals, strict=True)))
+    if rules.near_duplicates == "remove":
+        near = near_duplicates.find(spool, kept)
+        kept[list(near.repeats)] = False
+        audit.near_duplicates = len(near.repeats)
+        verdicts.note_repeats(audit, "NearDuplicates", gathered.repeats(place, near.repeats.items()))
+        if not near.complete:
+            verdicts.note_incomplete(audit)
+    return kept
 
 
-def _read_all(paths: list[Path], only: str | None) -> Iterator[Row]:
-    chosen = [path for path in paths if only is None or path.name == Path(only).name]
-    if not chosen:
-        names = ", ".join(path.name for path in paths)
-        raise DataError(
-            "DatasetNotFound", f"No file is called {only!r}; there are {names}.", fix="Correct dataset_path."
-        )
-    for path in chosen:
-        yield from read(path)
+def _copies(keys: Numbers) -> tuple[list[int], list[int]]:
+    """Return the rows whose key an earlier row has, and that row for each."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    again = np.concatenate([[False], ordered[1:] == ordered[:-1]]) if len(ordered) else np.zeros(0, bool)
+    begins = np.maximum.accumulate(np.where(again, 0, np.arange(len(ordered)))) if len(ordered) else order
+    copies, firsts = order[again], order[begins][again]
+    by_row = np.argsort(copies)
+    return copies[by_row].tolist(), firsts[by_row].tolist()
 
 
-def _checked(rows: Iterator[Row], data: DataRecipe, audit: Audit) -> Iterator[list[Message]]:
-    shape: Shape | None = None
-    problems: list[str] = []
-    count = 0
-    for row in rows:
-        if shape is None:
-            shape = choose_shape(list(row.values), data)
-            audit.shape, audit.shape_reason = shape.name, shape.reason
-        audit.rows_read += 1
-        try:
-            messages = shape.to_messages(row.values)
-            problem = check_turns(messages)
-        except (RowError, ValueError) as error:
-            messages, problem = [], str(error)
-        if problem is None:
-            yield messages
+def split(keys: Numbers, kept: Mask, fraction: float) -> Sides:
+    """Return the sides: held out are the rows whose key lies in the first ``fraction`` of all keys, one at least."""
+    held_out = kept & (keys < np.uint64(min(fraction * 2.0**64, 2.0**64 - 2048)))
+    if fraction > 0 and kept.sum() > 1 and not held_out.any():
+        candidates = np.flatnonzero(kept)
+        held_out[candidates[np.argmin(keys[candidates])]] = True
+    return Sides(kept & ~held_out, held_out)
+
+
+def _sample(spool: Spool, kept: Mask) -> tuple[Mask, bool]:
+    """Return the rows to be measured in tokens, and whether these are all."""
+    rows = np.flatnonzero(kept)
+    if len(rows) <= SAMPLE_ROWS:
+        return kept, True
+    by_content = rows[np.argpartition(spool.numbers("same")[rows], SAMPLE_ROWS)[:SAMPLE_ROWS]]
+    longest = rows[np.argpartition(spool.numbers("characters")[rows], -LONGEST_ROWS)[-LONGEST_ROWS:]]
+    chosen = np.zeros_like(kept)
+    chosen[by_content] = True
+    chosen[longest] = True
+    return chosen, False
+
+
+def _second_pass(
+    spool: Spool,
+    gathered: Gathered,
+    sides: Sides,
+    sample: Mask,
+    writers: tuple[SideWriter, SideWriter],
+    meter: TokenMeter | None,
+    audit: Audit,
+) -> None:
+    place = spool.numbers("place")
+    texts: list[str] = []
+    for start, batch in spool.batches():
+        rows = slice(start, start + batch.num_rows)
+        for writer, side in zip(writers, (sides.train, sides.held_out), strict=True):
+            writer.write(batch.filter(pa.array(side[rows])))
+        mine = np.flatnonzero(sample[rows])
+        if not len(mine):
             continue
-        count += 1
-        if len(problems) < ROWS_SHOWN:
-            problems.append(f"{row.place}: {problem}")
-    if count:
-        shown = "; ".join(problems) + (f"; and {count - ROWS_SHOWN} more" if count > ROWS_SHOWN else "")
-        raise DataError(
-            "RowsInvalid",
-            f"{count} of {audit.rows_read} rows cannot be trained on. {shown}.",
-            fix="Mend or remove these rows: each needs a question and ends with the assistant's answer.",
-        )
-
-
-def _unique(rows: Iterator[list[Message]], audit: Audit) -> Iterator[list[Message]]:
-    seen: set[bytes] = set()
-    for messages in rows:
-        key = hashlib.blake2b(_normalised(messages), digest_size=16).digest()
-        if key in seen:
-            audit.duplicates += 1
-            continue
-        seen.add(key)
-        yield messages
-
-
-def _normalised(messages: list[Message]) -> bytes:
-    """Case and white space aside, the same row is the same row."""
-    return _canonical([{"role": m["role"], "content": " ".join(m["content"].lower().split())} for m in messages])
-
-
-def _canonical(messages: list[Message]) -> bytes:
-    return json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False).encode(errors="replace")
-
-
-def _move_one(messages: list[Message], folder: Path, audit: Audit) -> None:
-    """Keep one row out of a dataset so small that its share of held-out rows rounds to none."""
-    rows = load(folder / TRAIN_FILE)
-    rows.remove(messages)
-    with _Writer(folder / TRAIN_FILE) as train, _Writer(folder / HELD_OUT_FILE) as held_out:
-        held_out.write(messages)
-        for row in rows:
-            train.write(row)
-    audit.rows_train, audit.rows_held_out = len(rows), 1
-
-
-def _check_size(audit: Audit, data: DataRecipe) -> None:
-    if audit.rows_read == 0:
-        raise DataError("DatasetEmpty", "The dataset has no rows.", fix="Name a file with at least two rows.")
-    if audit.rows_train == 0:
-        raise DataError(
-            "DatasetTooSmall",
-            f"Nothing is left to train on: of {audit.rows_read} rows {audit.duplicates} are duplicates and "
-            f"{audit.rows_held_out} are held out.",
-            fix="Add rows, or lower tuning.evaluation.split.",
-        )
-    if data.held_out_fraction > 0 and audit.rows_held_out == 0:
-        raise DataError(
-            "DatasetTooSmall",
-            f"{audit.rows_train} distinct row is too few to keep one out for the evaluation.",
-            fix="Add rows, or set tuning.evaluation.split to 0.",
-        )
-
-
-class _Writer:
-    """Writes rows to parquet in groups, so that memory stays flat."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
-        self._pending: list[list[Message]] = []
-        self.rows = 0
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:  # the file is of no use, and what went wrong must not be hidden by its end
-            with suppress(OSError, pa.ArrowException):
-                self._writer.close()
-            return
-        self._flush()
-        self._writer.close()
-
-    def write(self, messages: list[Message]) -> None:
-        """Add one row."""
-        self._pending.append(messages)
-        self.rows += 1
-        if len(self._pending) >= WRITE_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._pending:
-            self._writer.write_table(pa.table({"messages": self._pending}, schema=SCHEMA))
-            self._pending = []
+        conversations = list(from_batch(batch.take(pa.array(mine))))
+        if meter is not None:
+            meter.add(conversations, [gathered.place(int(place[start + i])) for i in mine])
+        if len(texts) < SCRIPT_ROWS:
+            texts += [row.messages[-1]["content"] for row in conversations]
+    audit.scripts = count_scripts(texts[:SCRIPT_ROWS])

@@ -16,7 +16,7 @@ from steps import logs
 from steps.batches import Batch, collate
 from steps.chat import Encoded, render
 from steps.loss import token_losses
-from steps.shapes import Message
+from steps.messages import Conversation, Message
 
 TOKENS_PER_BATCH = 2048
 ANSWER_TOKENS = 48
@@ -111,7 +111,7 @@ def assess(
     model: Any,  # noqa: ANN401
     tokenizer: Any,  # noqa: ANN401
     rows: Sequence[Encoded],
-    questions: Sequence[Sequence[Message]],
+    questions: Sequence[Conversation],
 ) -> Assessment:
     """Return the model's score on the held-out ``rows`` and its greedy answers to ``questions``."""
     found = score(model, rows, tokenizer.pad_token_id, end_token_ids(model, tokenizer)) if rows else None
@@ -143,14 +143,14 @@ def compared(base: Assessment, tuned: Assessment) -> dict[str, Any]:
     return figures
 
 
-def answer(model: Any, tokenizer: Any, rows: Sequence[Sequence[Message]]) -> list[Answer]:  # noqa: ANN401
+def answer(model: Any, tokenizer: Any, rows: Sequence[Conversation]) -> list[Answer]:  # noqa: ANN401
     """Return the model's greedy answers to the first question of each row, all generated together."""
     if not rows:
         return []
     was_training = model.training
     model.eval()
-    prompts = [[m for m in row if m["role"] == "system"] + [m for m in row if m["role"] == "user"][:1] for row in rows]
-    texts = [render(tokenizer, prompt, generate=True) for prompt in prompts]
+    prompts = [_first_question(row) for row in rows]
+    texts = [render(tokenizer, p, row.tools, generate=True) for p, row in zip(prompts, rows, strict=True)]
     inputs = tokenizer(texts, add_special_tokens=False, return_tensors="pt", padding=True, padding_side="left")
     ends = end_token_ids(model, tokenizer)
     with torch.inference_mode(), _autocast(model):
@@ -166,6 +166,11 @@ def answer(model: Any, tokenizer: Any, rows: Sequence[Sequence[Message]]) -> lis
     return [
         _answer(prompt[-1]["content"], tokens, tokenizer, ends) for prompt, tokens in zip(prompts, replies, strict=True)
     ]
+
+
+def _first_question(row: Conversation) -> list[Message]:
+    asked = next(i for i, message in enumerate(row.messages) if message["role"] == "user")
+    return row.messages[: asked + 1]
 
 
 def _answer(question: str, tokens: list[int], tokenizer: Any, ends: Sequence[int]) -> Answer:  # noqa: ANN401

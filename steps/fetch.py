@@ -3,58 +3,120 @@
 Runs on a CPU before any GPU is asked for: data that cannot be trained on ends the run here.
 """
 
+import hashlib
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from presets.errors import ConfigError
-from presets.recipe import DataRecipe
+from presets.recipe import AuditRecipe, DataRecipe, ModelRecipe, TrainingRecipe
 from steps import logs
+from steps.audit import Audit, Finding
+from steps.audit_page import page
+from steps.base_tokenizer import TokenizerMissing, load_tokenizer
 from steps.contract import Context, Request, Result, content_key
-from steps.dataset import HELD_OUT_FILE, TRAIN_FILE, Audit, prepare
-from steps.sources import SourceFile, collect, describe
+from steps.dataset import prepare
+from steps.sources import Collected, collect
+from steps.split import HELD_OUT_FILE, TRAIN_FILE
 from steps.store import Manifest, Store, open_store, publish
+from steps.token_meter import TokenMeter
 
 ARTIFACT_TYPE = "application/vnd.kaiflow.dataset.v1"
-AUDIT_FILE = "audit.json"
+AUDIT_FILE, PAGE_FILE = "audit.json", "audit.html"
+# What of the model and the training the audit depends on; another learning rate is no other audit.
+MODEL_PARTS = ("hugging_face_id", "revision", "chat_template", "package")
+TRAINING_PARTS = ("max_length_tokens", "assistant_only_loss")
 
 
 def run(request: Request, context: Context) -> Result:
-    """Fetch, audit, de-duplicate, split, store; nothing but the download when the store has it already."""
-    data = request.part("data", DataRecipe)
-    if not data.urls:
-        raise ConfigError(
-            "SourceNotSupported",
-            "This version reads datasets from URLs only.",
-            fix="Give tuning.input.urls; images and volumes follow.",
-        )
+    """Fetch, audit, de-duplicate, split, store; nothing but the question for a newer version when all is there.
+
+    Raises:
+        DataError: the data cannot be trained on; the audit lies in the work folder all the same.
+    """
+    data, rules = request.part("data", DataRecipe), request.part("audit", AuditRecipe)
     store = open_store(request.store)
-    files = collect(data.urls, context.work / "downloads", request.target, context.progress)
-    tag = f"kaiflow-dataset-{_key(files, data)}"
+    collected = collect(data, rules, context.work / "downloads", request.target, context.progress)
+    tag = f"kaiflow-dataset-{_key(collected, request)}"
     known = store.find(tag)
     if known is not None:
         logs.event("reused", dataset=known.digest)
         return _result(known, cached=True)
-    audit = prepare(((f.path, f.sha256) for f in files), data, context.work / "data")
-    return _result(_store(store, audit, data, context.work / "data", tag), cached=False)
+    folder = context.work / "data"
+    audit = audited(collected, request, folder)
+    _write(audit, folder, request.workspace.name)
+    logs.event("audited", **_told(audit))
+    audit.require_usable()
+    result = _result(_store(store, audit, collected, folder, tag), cached=False)
+    shutil.rmtree(folder)  # the store holds the only copy
+    return result
 
 
-def _key(files: list[SourceFile], data: DataRecipe) -> str:
-    names = [(f.name, f.sha256) for f in files]
-    columns = (data.path, data.context_column, data.response_column, data.messages_column)
-    return content_key("fetch", files=names, columns=columns, seed=data.seed, split=data.held_out_fraction)
+def audited(collected: Collected, request: Request, folder: Path) -> Audit:
+    """Return what is in the files, the two sides written below ``folder``."""
+    data, rules = request.part("data", DataRecipe), request.part("audit", AuditRecipe)
+    training = request.part("training", TrainingRecipe)
+    meter, missing = None, None
+    try:
+        tokenizer = load_tokenizer(request.part("model", ModelRecipe), folder.parent)
+        meter = TokenMeter(tokenizer, training.max_length_tokens, assistant_only=training.assistant_only_loss)
+    except TokenizerMissing as error:
+        missing = str(error)
+    audit = prepare(collected.files, data, rules, meter, folder)
+    audit.skipped_files = collected.skipped
+    if missing is not None:
+        what = f"The rows were not measured in tokens: {missing}."
+        audit.findings.append(Finding("warning", "TokenizerMissing", what, "The training cuts what is too long."))
+    return audit
 
 
-def _store(store: Store, audit: Audit, data: DataRecipe, folder: Path, tag: str) -> Manifest:
-    (folder / AUDIT_FILE).write_text(json.dumps(asdict(audit), indent=1, sort_keys=True))
-    logs.event("audited", **asdict(audit))
+def _key(collected: Collected, request: Request) -> str:
+    parts = request.recipe
+    return content_key(
+        "fetch",
+        files=[(source.name, source.sha256) for source in collected.files],
+        columns=[parts["data"][k] for k in ("path", "context_column", "response_column", "messages_column")],
+        split=[parts["data"][k] for k in ("seed", "held_out_fraction")],
+        audit=parts["audit"],
+        model=[parts["model"][k] for k in MODEL_PARTS],
+        training=[parts["training"][k] for k in TRAINING_PARTS],
+    )
+
+
+def _write(audit: Audit, folder: Path, title: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / AUDIT_FILE).write_text(json.dumps(audit.to_json(), indent=1, sort_keys=True))
+    (folder / PAGE_FILE).write_text(page(audit, title))
+
+
+def _told(audit: Audit) -> dict[str, object]:
+    """Return what the log line says: figures and findings, no rows."""
+    figures = ("rows_read", "rows_bad", "duplicates", "near_duplicates", "rows_train", "rows_held_out", "characters")
+    tokens = asdict(audit.tokens) if audit.tokens else {}
+    lengths = {f"tokens_{name}": tokens[name] for name in ("p50", "p95", "longest", "cut_rows") if name in tokens}
+    findings = [f"{finding.severity}: {finding.message}" for finding in audit.findings]
+    shapes = sorted({f"{file.shape}: {file.shape_reason}" for file in audit.files})
+    return {**{name: getattr(audit, name) for name in figures}, **lengths, "shapes": shapes, "findings": findings}
+
+
+def _store(store: Store, audit: Audit, collected: Collected, folder: Path, tag: str) -> Manifest:
     annotations = {
-        "kaiflow.dataset.sources": " ".join(describe(url) for url in data.urls),
+        "kaiflow.dataset.sources": " ".join(collected.versions),
         "kaiflow.dataset.rows": str(audit.rows_train),
         "kaiflow.dataset.held-out-rows": str(audit.rows_held_out),
+        "kaiflow.dataset.content": _content(folder),
     }
-    names = (TRAIN_FILE, HELD_OUT_FILE, AUDIT_FILE)
+    names = (TRAIN_FILE, HELD_OUT_FILE, AUDIT_FILE, PAGE_FILE)
     return publish(store, ARTIFACT_TYPE, {name: folder / name for name in names}, annotations, [tag])
+
+
+def _content(folder: Path) -> str:
+    """Return the digest of the rows alone: another audit of the same rows trains the same."""
+    digest = hashlib.sha256()
+    for name in (TRAIN_FILE, HELD_OUT_FILE):
+        with (folder / name).open("rb") as reader:
+            digest.update(hashlib.file_digest(reader, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _result(dataset: Manifest, *, cached: bool) -> Result:

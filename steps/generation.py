@@ -18,7 +18,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStr
 
 from steps.chat import render
 from steps.evaluation import end_token_ids
-from steps.shapes import Message
+from steps.messages import Message
 
 QUEUE_LENGTH = 16
 

@@ -1,135 +1,125 @@
-"""Rows of a file, one after the other, each with its place: parquet, json, jsonl, csv.
+"""Rows of a file, one after the other, each with its number: parquet, arrow, json, jsonl, csv, compressed or not.
 
-Memory does not grow with the file (a JSON array excepted: it is read whole). The format is told from the
-content, then from the name.
+The format is told from the content, then from the name. Memory does not grow with the file.
 """
 
-import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from presets.errors import DataError
+from steps import json_rows, table_rows
+from steps.json_rows import Found
+from steps.unpack import inner_name, opened, seekable
 
-Format = Literal["parquet", "json", "jsonl", "csv"]
-BATCH_ROWS = 1024
-csv.field_size_limit(1 << 24)
+Format = Literal["parquet", "arrow", "arrow-stream", "json", "jsonl", "csv"]
+TABLES = (".csv", ".tsv")
+HEAD_BYTES = 65536
+STREAM_MARK = b"\xff\xff\xff\xff"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record and where it stands."""
+    """One record: its number as the format counts, its values, or why it has none."""
 
+    number: int  # a line for text formats, else a row; from 1
     values: dict[str, Any]
-    place: str  # such as "train.jsonl line 7" or "train.parquet row 7", counted from 1
+    problem: str | None = None
 
 
-def detect(path: Path) -> Format:
-    """Return the format of the file.
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """A file whose format is known."""
+
+    path: Path
+    name: str
+    format: Format
+
+    def place(self, number: int) -> str:
+        """Return how to name a row: ``train.jsonl line 7``, ``train.parquet row 7``."""
+        return f"{self.name} {'line' if self.format in ('jsonl', 'csv') else 'row'} {number}"
+
+    def rows(self, scratch: Path) -> Iterator[Row]:
+        """Yield the rows; ``scratch`` takes a plain copy where the format needs one.
+
+        Raises:
+            DataError: the file as a whole cannot be read.
+        """
+        for number, values, problem in self._found(scratch):
+            if problem is None and not isinstance(values, dict):
+                problem = f"not an object but {type(values).__name__}"
+            yield Row(number, values if problem is None else {}, problem)
+
+    def _found(self, scratch: Path) -> Iterator[Found]:
+        if self.format in ("json", "jsonl", "csv"):
+            with opened(self.path) as stream:
+                if self.format == "json":
+                    yield from json_rows.elements(stream, self.name)
+                elif self.format == "jsonl":
+                    yield from json_rows.lines(stream)
+                else:
+                    yield from table_rows.csv_rows(stream, inner_name(Path(self.name)))
+            return
+        with seekable(self.path, scratch) as plain:
+            if self.format == "parquet":
+                yield from table_rows.parquet_rows(plain, self.name)
+            else:
+                yield from table_rows.arrow_rows(plain, self.name, stream=self.format == "arrow-stream")
+
+
+def open_rows(path: Path, name: str | None = None) -> RowFile:
+    """Return the file with its format.
 
     Raises:
         DataError: it is none that can be read.
     """
-    with path.open("rb") as reader:
-        head = reader.read(4096)
-    if head[:4] == b"PAR1":
-        return "parquet"
-    text = head.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
-    if text.startswith("["):
-        return "json"
-    if text.startswith("{"):
-        return "jsonl" if path.suffix != ".json" or "\n{" in text else "json"
-    if path.suffix in (".csv", ".tsv"):
-        return "csv"
+    shown = name or path.name
+    with opened(path) as reader:
+        head = reader.read(HEAD_BYTES)
+    found = _detect(head, Path(inner_name(Path(shown))).suffix.lower())
+    if found is not None:
+        return RowFile(path, shown, found)
     if not head:
-        raise DataError("DatasetEmpty", f"{path.name} is empty.", fix="Name a file with at least two rows.")
+        raise DataError("DatasetEmpty", f"{shown} is empty.", fix="Name a file with at least two rows.")
+    for mark, what in _FOREIGN.items():
+        if head.lstrip()[: len(mark)].lower() == mark:
+            raise DataError("FormatUnknown", f"{shown} is {what}, not a dataset.", fix=_FOREIGN_FIX)
     raise DataError(
         "FormatUnknown",
-        f"{path.name} is neither parquet, json, jsonl nor csv.",
+        f"{shown} is neither parquet, arrow, json, jsonl nor csv.",
         fix="Convert it, or give a csv file the ending .csv.",
     )
 
 
-def read(path: Path) -> Iterator[Row]:
-    """Yield the rows of ``path``.
-
-    Raises:
-        DataError: a row cannot be parsed; the message names its line.
-    """
-    readers = {"parquet": _parquet, "json": _json, "jsonl": _jsonl, "csv": _csv}
-    yield from readers[detect(path)](path)
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    try:
-        number = 0
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Row(values, f"{path.name} row {number}")
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            "Unparsable", f"{path.name} is a damaged parquet file: {error}.", fix="Download or write it again."
-        ) from error
+_FOREIGN = {
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"<?xml": "an XML document",
+    b"version https://git-lfs": "a Git LFS pointer",
+    b"pk\x03\x04": "a zip archive",
+    b"%pdf": "a PDF document",
+    b"bzh": "a bzip2 file",
+}
+_FOREIGN_FIX = "Name the address of the file itself (on the Hugging Face hub: .../resolve/..., not .../blob/...)."
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open("rb") as reader:
-        for number, line in enumerate(reader, start=1):
-            if line.strip():
-                place = f"{path.name} line {number}"
-                yield Row(_object(line.decode("utf-8-sig", errors="replace"), place), place)
+def _detect(head: bytes, suffix: str) -> Format | None:
+    for mark, kind in _MARKS.items():
+        if head.startswith(mark):
+            return kind
+    text = head.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
+    if text.startswith("[") and suffix not in TABLES:
+        return "json" if suffix != ".jsonl" else "jsonl"
+    if text.startswith("{") and suffix not in TABLES:
+        return "json" if suffix == ".json" and not _is_lines(text) else "jsonl"
+    return "csv" if suffix in TABLES else None
 
 
-def _json(path: Path) -> Iterator[Row]:
-    try:
-        body = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError("Unparsable", f"{path.name} is not valid JSON: {error}.", fix="Mend the file.") from error
-    if isinstance(body, dict):  # {"data": [...]} and its like: the one list inside
-        lists = [value for value in body.values() if isinstance(value, list)]
-        body = lists[0] if len(lists) == 1 else [body]
-    for number, values in enumerate(body, start=1):
-        place = f"{path.name} row {number}"
-        if not isinstance(values, dict):
-            raise _not_an_object(place)
-        yield Row(values, place)
+_MARKS: dict[bytes, Format] = {b"PAR1": "parquet", b"ARROW1": "arrow", STREAM_MARK: "arrow-stream"}
 
 
-def _csv(path: Path) -> Iterator[Row]:
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as reader:
-        sample = reader.readline()
-        reader.seek(0)
-        rows = csv.DictReader(reader, delimiter="\t" if path.suffix == ".tsv" or "\t" in sample else ",", strict=True)
-        try:
-            for values in rows:
-                place = f"{path.name} line {rows.line_num}"
-                if None in values or None in values.values():
-                    raise DataError(
-                        "Unparsable", f"{place} has another number of fields than the header.", fix="Mend the line."
-                    )
-                yield Row(dict(values), place)
-        except csv.Error as error:
-            raise DataError(
-                "Unparsable", f"{path.name} line {rows.line_num}: {error}.", fix="Quote the field that holds it."
-            ) from error
-
-
-def _object(line: str, place: str) -> dict[str, Any]:
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError("Unparsable", f"{place} is not valid JSON: {error}.", fix="Mend or remove the line.") from error
-    if not isinstance(values, dict):
-        raise _not_an_object(place)
-    return values
-
-
-def _not_an_object(place: str) -> DataError:
-    return DataError("Unparsable", f"{place} is not an object.", fix='Each row must be an object: {"messages": [...]}.')
+def _is_lines(text: str) -> bool:
+    """Whether a .json file holds an object a line, as many do."""
+    first, _, rest = text.partition("\n")
+    return first.rstrip().endswith("}") and rest.lstrip().startswith("{")

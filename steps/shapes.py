@@ -1,20 +1,30 @@
-"""What do the columns of a row mean?  Every known shape becomes one list of ``{role, content}`` messages.
+"""What do the columns of a row mean?  Every known shape becomes a conversation, each for a stated reason.
 
-The shape is told once, from the first row of a dataset, and holds for all rows; columns that the training
-config names win over what would be detected.
+The shape is told once, from the columns of a file, and holds for all its rows. Columns that the training
+config names win; where two readings are possible neither is taken.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from presets.errors import DataError
 from presets.recipe import DataRecipe
+from steps.messages import ROLES, TEXT_ROLE, Conversation, Message
 
-Message = dict[str, str]
-ROLES = ("system", "user", "assistant")
-_SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+Values = Mapping[str, Any]
+PAIRS = (
+    ("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("question", "response"),
+    ("query", "response"), ("input", "output"),
+)  # fmt: skip
+CONTEXTS = ("context", "passage")  # columns that stand before a question
+QUESTIONS = ("prompt", "question", "instruction", "query", "input", "context")
+_ROLE_NAMES = {
+    "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+    "model": "assistant", "assistant": "assistant", "system": "system", "developer": "system", "tool": "tool", "function": "tool",
+    "observation": "tool", "function_response": "tool",
+}  # fmt: skip
 
 
 class RowError(Exception):
@@ -27,46 +37,44 @@ class Shape:
 
     name: str
     reason: str
-    to_messages: Callable[[dict[str, Any]], list[Message]]
+    columns: tuple[str, ...]  # what it reads; other columns are ignored, and that is told
+    read: Callable[[Values], Conversation]
 
 
 def choose_shape(columns: Sequence[str], data: DataRecipe) -> Shape:
     """Return how to read rows that have these columns.
 
     Raises:
-        DataError: a named column is missing, or no known shape fits.
+        DataError: a named column is missing, no known shape fits, or more than one does.
     """
-    named = [c for c in (data.messages_column, data.context_column, data.response_column) if c]
-    for column in named:
-        if column not in columns:
+    for column in (data.messages_column, data.context_column, data.response_column):
+        if column and column not in columns:
             raise DataError(
                 "ColumnMissing",
                 f"The training config names the column {column!r}; the dataset has {', '.join(columns)}.",
                 fix="Correct DatasetConfig.",
             )
     if data.messages_column:
-        return Shape("messages", "DatasetConfig names messages_column", _messages_in(data.messages_column))
+        return _messages(data.messages_column, "DatasetConfig names messages_column")
     if data.response_column:
-        why = "DatasetConfig names response_column"
-        return Shape(
-            "columns",
-            why,
-            _pair(data.context_column or _context_beside(data.response_column, columns), data.response_column),
-        )
+        question = data.context_column or _question_beside(data.response_column, columns)
+        return _pair("columns", question, data.response_column, (), "DatasetConfig names response_column")
     return _detect(columns)
 
 
 def _detect(columns: Sequence[str]) -> Shape:
-    present = set(columns)
-    if "messages" in present:
-        return Shape("messages", "there is a column messages", _messages_in("messages"))
-    if "conversations" in present:
-        return Shape("conversations", "there is a column conversations (ShareGPT)", _conversations)
-    if {"instruction", "output"} <= present:
-        return Shape("instruction", "there are columns instruction and output (Alpaca)", _instruction)
-    for question, answer in (("prompt", "completion"), ("prompt", "response"), ("question", "answer")):
-        if {question, answer} <= present:
-            return Shape(f"{question}/{answer}", f"there are columns {question} and {answer}", _pair(question, answer))
+    found = list(_readings(columns))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        readings = " or ".join(f"as {shape.name} ({shape.reason})" for shape in found)
+        raise DataError(
+            "ShapeAmbiguous",
+            f"The rows can be read {readings}.",
+            fix="Say which: DatasetConfig.messages_column, or context_column and response_column.",
+        )
+    if "text" in columns:
+        return Shape("text", "there is a column text and nothing that is a question", ("text",), _plain_text)
     raise DataError(
         "ShapeUnknown",
         f"The columns {', '.join(columns)} match no known shape.",
@@ -74,96 +82,158 @@ def _detect(columns: Sequence[str]) -> Shape:
     )
 
 
-def _context_beside(response: str, columns: Sequence[str]) -> str:
+def _readings(columns: Sequence[str]) -> Iterator[Shape]:
+    present = set(columns)
+    for name in ("messages", "conversations", "conversation"):
+        if name in present:
+            yield _messages(name, f"there is a column {name}")
+    if "instruction" in present:
+        for answer in ("output", "response"):
+            if answer in present:
+                yield _instruction(answer)
+    for question, answer in PAIRS:
+        covered = question == "input" and "instruction" in present  # Alpaca's input belongs to its instruction
+        if {question, answer} <= present and not covered:
+            reason = f"there are columns {question} and {answer}"
+            yield _pair(f"{question}/{answer}", question, answer, CONTEXTS, reason)
+
+
+def _question_beside(response: str, columns: Sequence[str]) -> str:
     others = [column for column in columns if column != response]
-    for name in ("prompt", "question", "instruction", "input", "context"):
+    for name in QUESTIONS:
         if name in others:
             return name
     if len(others) == 1:
         return others[0]
     raise DataError(
         "ColumnMissing",
-        f"Which of {', '.join(others)} holds the question?",
+        f"Which of {', '.join(others)} holds the question?" if others else "There is no column for the question.",
         fix="Name it: DatasetConfig.context_column.",
     )
 
 
-def _messages_in(column: str) -> Callable[[dict[str, Any]], list[Message]]:
-    def to_messages(row: dict[str, Any]) -> list[Message]:
-        value = row.get(column)
-        turns = json.loads(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
-        if not isinstance(turns, list):
+def _messages(column: str, reason: str) -> Shape:
+    def read(row: Values) -> Conversation:
+        turns = _parsed(row.get(column))
+        if isinstance(turns, dict):  # {"role": [...], "content": [...]}: a list of structs as some writers turn it
+            turns = [dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)]
+        if not isinstance(turns, list | tuple):
             raise RowError(f"{column} is not a list of messages")
-        return [_message(turn, "role", "content") for turn in turns]
+        tools = _parsed(row.get("tools"))
+        if tools is not None and not isinstance(tools, list):
+            raise RowError("tools is not a list")
+        return Conversation([_message(turn) for turn in turns], _without_nulls(tools) or None)
 
-    return to_messages
-
-
-def _conversations(row: dict[str, Any]) -> list[Message]:
-    turns = row.get("conversations")
-    if not isinstance(turns, list):
-        raise RowError("conversations is not a list")
-    return [
-        _message(turn, "role", "content") if "role" in turn else _message(turn, "from", "value")
-        for turn in turns
-        if isinstance(turn, dict)
-    ]
+    return Shape(column, reason, (column, "tools"), read)
 
 
-def _message(turn: object, role_key: str, content_key: str) -> Message:
-    if not isinstance(turn, dict):
+def _parsed(value: Any) -> Any:  # noqa: ANN401  (JSON in a text cell, as csv needs it)
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise RowError(f"a cell is not valid JSON: {error}") from error
+
+
+def _message(turn: object) -> Message:
+    if not isinstance(turn, Mapping):
         raise RowError("a message is not an object")
-    role = _SHAREGPT_ROLES.get(str(turn.get(role_key)))
-    content = turn.get(content_key)
+    said = "role" if turn.get("role") is not None else "from"
+    role = _ROLE_NAMES.get(str(turn.get(said)))
     if role is None:
-        raise RowError(f"a message has the role {turn.get(role_key)!r}, not one of {', '.join(ROLES)}")
+        raise RowError(f"a message has the role {turn.get(said)!r}, not one of {', '.join(ROLES)}")
+    calls = _without_nulls(_parsed(turn.get("tool_calls")))
+    message: Message = {"role": role, "content": _content(turn, bool(calls))}
+    if calls:
+        message["tool_calls"] = calls
+    for key in ("name", "tool_call_id"):
+        if isinstance(turn.get(key), str):
+            message[key] = turn[key]
+    return message
+
+
+def _content(turn: Mapping[str, Any], calls: bool) -> str:
+    content = turn.get("content", turn.get("value"))
+    if content is None and "value" in turn:
+        content = turn["value"]
+    if content is None and calls:
+        return ""
+    if isinstance(content, list):  # OpenAI's parts
+        texts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+        if len(texts) != len(content) or not all(isinstance(text, str) for text in texts):
+            raise RowError("the content of a message has parts that are not text")
+        return "".join(str(text) for text in texts)
     if not isinstance(content, str):
-        raise RowError(f"the content of a message is {type(content).__name__}, not text")
-    return {"role": role, "content": content}
+        raise RowError(f"the content of a message is {_kind(content)}, not text")
+    return content
 
 
-def _instruction(row: dict[str, Any]) -> list[Message]:
-    question = _text(row.get("instruction"), "instruction")
-    context = row.get("input")
-    if isinstance(context, str) and context.strip():
-        question = f"{question}\n\n{context}"
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": _text(row.get("output"), "output")}]
+def _instruction(answer: str) -> Shape:
+    def read(row: Values) -> Conversation:
+        question = _text(row.get("instruction"), "instruction")
+        after = _first_text(row, ("input", *CONTEXTS))
+        system = _first_text(row, ("system",))
+        head = [{"role": "system", "content": system}] if system else []
+        asked = f"{question}\n\n{after}" if after else question
+        return Conversation([*head, *_turns(asked, _text(row.get(answer), answer))])
+
+    used = ("instruction", "input", *CONTEXTS, answer, "system")
+    return Shape(f"instruction/{answer}", f"there are columns instruction and {answer}", used, read)
 
 
-def _pair(question: str, answer: str) -> Callable[[dict[str, Any]], list[Message]]:
-    def to_messages(row: dict[str, Any]) -> list[Message]:
-        return [
-            {"role": "user", "content": _text(row.get(question), question)},
-            {"role": "assistant", "content": _text(row.get(answer), answer)},
-        ]
+def _pair(name: str, question: str, answer: str, contexts: tuple[str, ...], reason: str) -> Shape:
+    def read(row: Values) -> Conversation:
+        asked, said = _parsed(row.get(question)), _parsed(row.get(answer))
+        if _is_messages(asked) and _is_messages(said):  # TRL's conversational prompt and completion
+            return Conversation([_message(turn) for turn in [*asked, *said]])
+        text = _text(row.get(question), question)
+        before = _first_text(row, contexts)
+        return Conversation(_turns(f"{before}\n\n{text}" if before else text, _text(row.get(answer), answer)))
 
-    return to_messages
+    return Shape(name, reason, (question, *contexts, answer), read)
+
+
+def _first_text(row: Values, columns: Sequence[str]) -> str | None:
+    """Return the first of the columns that holds text; what a row lacks, another may have."""
+    return next((v for c in columns if isinstance(v := row.get(c), str) and v.strip()), None)
+
+
+def _is_messages(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) and "role" in v for v in value)
+
+
+def _turns(question: str, answer: str) -> list[Message]:
+    if not question.strip():
+        raise RowError("the question is empty")
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _plain_text(row: Values) -> Conversation:
+    return Conversation([{"role": TEXT_ROLE, "content": _text(row.get("text"), "text")}])
 
 
 def _text(value: object, column: str) -> str:
-    """Return the text of a cell; a list of accepted answers stands for its first."""
+    """Return the text of a cell; a list of accepted answers stands for its first, SQuAD's dict for its text."""
+    if isinstance(value, Mapping) and "text" in value:
+        value = value["text"]
     if isinstance(value, list):
         value = value[0] if value else None
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        raise RowError(f"{column} is {'empty' if value is None else type(value).__name__}, not text")
+        raise RowError(f"{column} is {'empty' if value is None else _kind(value)}, not text")
     return value
 
 
-def check_turns(messages: Sequence[Message]) -> str | None:
-    """Return why these messages cannot be trained on, or None when they can.
+def _kind(value: object) -> str:
+    return "missing" if value is None else type(value).__name__
 
-    They must be: an optional system turn, then user and assistant in turn, ending with a non-empty assistant.
-    """
-    roles = [message["role"] for message in messages]
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    if "assistant" not in turns:
-        return "there is no assistant turn"
-    if turns[-1] != "assistant":
-        return "the last turn is not the assistant's"
-    if any(role != ("user", "assistant")[index % 2] for index, role in enumerate(turns)):
-        return f"the roles are out of order ({', '.join(roles)})"
-    if any(not m["content"].strip() for m in messages if m["role"] == "assistant"):
-        return "an assistant turn is empty"
-    return None
+
+def _without_nulls(value: Any) -> Any:  # noqa: ANN401
+    """Return the value less the nulls that columnar formats put where a key is missing."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(inner) for inner in value]
+    return value

@@ -13,8 +13,7 @@ from presets.errors import DataError
 from presets.recipe import DataRecipe, EvaluationRecipe, LoraRecipe, ModelRecipe, QuantizationRecipe, TrainingRecipe
 from steps import logs
 from steps.contract import Context, Request, Result, content_key
-from steps.dataset import HELD_OUT_FILE, TRAIN_FILE
-from steps.shapes import Message
+from steps.messages import Conversation
 from steps.store import Manifest, open_store, publish, require
 
 ARTIFACT_TYPE = "application/vnd.kaiflow.adapter.v1"
@@ -26,12 +25,12 @@ TIMINGS = ("train_seconds", "tokens_per_second")  # not in the artifact: the sam
 def run(request: Request, context: Context) -> Result:
     """Train and evaluate, or find the same run in the store."""
     store = open_store(request.store)
-    key = run_key(request)
+    dataset = require(store, request.inputs["dataset"], "dataset")
+    key = run_key(request, dataset.annotations["kaiflow.dataset.content"])
     known = store.find(f"kaiflow-run-{key}")
     if known is not None:
         logs.event("reused", run=known.digest)
         return _result(known, cached=True)
-    dataset = require(store, request.inputs["dataset"], "dataset")
     weights = require(store, request.inputs["weights"], "base model")
     data_folder, weights_folder = context.work / "data", context.work / "weights"
     store.check_out(dataset, data_folder)
@@ -51,21 +50,21 @@ def run(request: Request, context: Context) -> Result:
     return _result(manifest, cached=False, figures={name: figures[name] for name in TIMINGS})
 
 
-def run_key(request: Request) -> str:
-    """Return the content key: the data, the base, and every part of the Recipe that training reads."""
+def run_key(request: Request, content: str) -> str:
+    """Return the content key: the rows, the base, and every part of the Recipe that training reads."""
     parts = {name: request.recipe[name] for name in ("model", "quantization", "lora", "training")}
-    inputs = {name: request.inputs[name] for name in ("dataset", "weights")}
-    return content_key("tune", **inputs, **parts, shuffle=[request.recipe["data"][k] for k in ("shuffle", "seed")])
+    order = [request.recipe["data"][name] for name in ("shuffle", "seed")]
+    return content_key("tune", content=content, weights=request.inputs["weights"], shuffle=order, **parts)
 
 
 def _train(request: Request, context: Context, key: str, data: Path, weights: Path) -> tuple[Path, dict[str, Any]]:
     from steps.adapter import add_adapter, save_adapter
     from steps.base_model import load_base, load_tokenizer
     from steps.chat import Encoded, encode
-    from steps.dataset import load
     from steps.evaluation import assess, compared
     from steps.model_card import write_card
     from steps.quiet import quiet_libraries
+    from steps.split import HELD_OUT_FILE, TRAIN_FILE, load
     from steps.training import train
 
     quiet_libraries()
@@ -73,7 +72,7 @@ def _train(request: Request, context: Context, key: str, data: Path, weights: Pa
     training = request.part("training", TrainingRecipe)
     tokenizer = load_tokenizer(weights, model_recipe)
 
-    def encoded(rows: list[list[Message]]) -> list[Encoded]:
+    def encoded(rows: list[Conversation]) -> list[Encoded]:
         only, limit = training.assistant_only_loss, training.max_length_tokens
         return [encode(tokenizer, row, assistant_only=only, max_tokens=limit) for row in rows]
 
@@ -87,7 +86,8 @@ def _train(request: Request, context: Context, key: str, data: Path, weights: Pa
         )
     held_out = load(data / HELD_OUT_FILE)
     scored = [row for row in encoded(held_out) if row.supervised]
-    questions = held_out[: request.part("evaluation", EvaluationRecipe).sample_prompts]
+    conversations = [row for row in held_out if not row.is_text]
+    questions = conversations[: request.part("evaluation", EvaluationRecipe).sample_prompts]
     logs.event("tokenised", rows=len(usable), cut_away=len(rows) - len(usable), held_out=len(scored))
     base_model = load_base(weights, request.part("quantization", QuantizationRecipe))
     model = add_adapter(base_model, request.part("lora", LoraRecipe), training.seed)

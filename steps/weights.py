@@ -60,7 +60,8 @@ def _identity(model: ModelRecipe) -> dict[str, str | None]:
 
 def _from_package(package: PackagedWeights, folder: Path) -> str:
     """Convert the GGUF file of an installed package; its bytes are checked against the catalogue's digest."""
-    from steps.gguf_weights import convert, find_in_package
+    from steps.gguf_weights import convert
+    from steps.package_files import find_in_package
 
     source = find_in_package(package)
     logs.event("converting", source=source.name, package=package.name)

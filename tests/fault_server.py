@@ -35,7 +35,7 @@ class Answering(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answer, or let the fault answer."""
         self.served.asked.append((self.path, self.headers.get("Range", "")))
         if not type(self).fault(self, self.served):

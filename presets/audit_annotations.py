@@ -1,0 +1,50 @@
+"""Annotations that say what data a run accepts: ``kaiflow.dev/<key>`` on the Workspace.
+
+KAITO's schema has no field for them and refuses unknown ones; annotations pass through it.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+PREFIX = "kaiflow.dev/"
+_UNITS = {"": 1, "k": 10**3, "Ki": 2**10, "M": 10**6, "Mi": 2**20, "G": 10**9, "Gi": 2**30, "T": 10**12, "Ti": 2**40}
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"([1-9]\d*)([kMGT]?i?)", text)
+    if not found or found[2] not in _UNITS:
+        raise ValueError("a size such as 20Gi")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _share(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text)
+    value = float(found[1]) / (100 if found[2] else 1) if found else -1.0
+    if not 0 <= value <= 1:
+        raise ValueError("a share such as 1% or 0.01")
+    return value
+
+
+def _near(text: str) -> str:
+    if text not in ("remove", "keep"):
+        raise ValueError("remove or keep")
+    return text
+
+
+AUDIT_ANNOTATIONS: Mapping[str, Callable[[str], Any]] = {
+    "max-dataset-bytes": _bytes,
+    "max-bad-rows": _share,
+    "max-cut-rows": _share,
+    "near-duplicates": _near,
+}
+
+
+def annotation_value(annotations: Mapping[str, str], key: str) -> Any:  # noqa: ANN401  (as its reader gives it)
+    """Return the value of ``kaiflow.dev/<key>``, None when it is not set.
+
+    Raises:
+        ValueError: it is not what it must be; the text says what that is.
+    """
+    text = annotations.get(PREFIX + key)
+    return None if text is None else AUDIT_ANNOTATIONS[key](text.strip())

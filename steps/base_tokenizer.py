@@ -1,0 +1,83 @@
+"""The base model's tokenizer without the model: a few files from the hub, or out of the package with the weights.
+
+No torch: rows are measured before any machine that trains is asked for.
+"""
+
+import os
+from pathlib import Path
+from typing import cast
+
+from presets.errors import KaiflowError
+from presets.recipe import ModelRecipe
+from steps.chat import Tokenizer
+
+PATTERNS = [
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "chat_template*",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+]
+
+
+class TokenizerMissing(Exception):
+    """The tokenizer cannot be had; the text says why."""
+
+
+def load_tokenizer(model: ModelRecipe, folder: Path) -> Tokenizer:
+    """Return the tokenizer with the chat template of the run; its files are kept in ``folder``.
+
+    Raises:
+        TokenizerMissing: it cannot be had here.
+    """
+    try:
+        from transformers import PreTrainedTokenizerFast
+    except ImportError as error:
+        raise TokenizerMissing("transformers is not installed here (pip install 'kaiflow[data]')") from error
+
+    source = folder / "tokenizer"
+    if not (source / "tokenizer.json").is_file():
+        _from_package(model, source) if model.package else _from_hub(model, source)
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise TokenizerMissing(f"{model.hugging_face_id} has no tokenizer.json that can be read") from error
+    if model.chat_template is not None:
+        tokenizer.chat_template = model.chat_template
+    if tokenizer.chat_template is None:
+        raise TokenizerMissing(f"{model.hugging_face_id} has no chat template")
+    return cast("Tokenizer", tokenizer)
+
+
+def _from_package(model: ModelRecipe, folder: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+    from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
+
+    from steps.package_files import find_in_package
+
+    assert model.package is not None  # noqa: S101  (the caller looked)
+    try:
+        source = find_in_package(model.package)
+        architecture, parts, config = get_gguf_tokenizer(str(source))
+        fast, more = convert_gguf_tokenizer(architecture, parts)
+    except (KaiflowError, ImportError) as error:
+        raise TokenizerMissing(str(error)) from error
+    PreTrainedTokenizerFast(tokenizer_object=fast, **{**config, **more}).save_pretrained(folder)
+
+
+def _from_hub(model: ModelRecipe, folder: Path) -> None:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise TokenizerMissing("huggingface_hub is not installed here (pip install 'kaiflow[data]')") from error
+    try:
+        snapshot_download(
+            model.hugging_face_id,
+            revision=model.revision,
+            allow_patterns=PATTERNS,
+            local_dir=folder,
+            token=os.environ.get("HF_TOKEN") or None,
+        )
+    except Exception as error:  # the hub's client raises errors of three libraries
+        raise TokenizerMissing(f"the hub does not give it ({type(error).__name__})") from error

@@ -1,0 +1,159 @@
+"""The first pass: every row of every file read, understood, judged, and the good ones spooled with their keys."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from presets.errors import DataError
+from presets.recipe import AuditRecipe, DataRecipe
+from steps import near_duplicates
+from steps.audit import Audit, FileReport, Places
+from steps.messages import Conversation, check_turns
+from steps.privacy import has_email, has_secret
+from steps.readers import Row, RowFile, open_rows
+from steps.row_keys import content_key, same_key
+from steps.shapes import RowError, Shape, choose_shape
+from steps.spool import BATCH_CHARACTERS, BATCH_ROWS, Numbers, Spool, to_batch
+
+FILE_SHIFT = 40  # a place is (file, number) in one number: room for 2^40 rows a file
+PEEKED_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of the input, how it is called in messages, and the digest of its bytes."""
+
+    path: Path
+    name: str
+    sha256: str
+
+
+@dataclass
+class Gathered:
+    """What the first pass saw beside the good rows."""
+
+    files: list[RowFile] = field(default_factory=list)
+    unparsable: Places = field(default_factory=Places)
+    invalid: Places = field(default_factory=Places)
+    secrets: Places = field(default_factory=Places)
+    emails: Places = field(default_factory=Places)
+
+    def place(self, number: int) -> str:
+        """Return how to name the row of a place number."""
+        return self.files[number >> FILE_SHIFT].place(number & ((1 << FILE_SHIFT) - 1))
+
+    def repeats(self, place: Numbers, pairs: Iterable[tuple[int, int]]) -> Places:
+        """Return the rows of (later, first) pairs by name."""
+        found = Places()
+        for later, first in pairs:
+            found.add(
+                f"{self.place(int(place[later]))} repeats {self.place(int(place[first]))}" if found.wants_place else ""
+            )
+        return found
+
+
+def gather(sources: Sequence[Source], data: DataRecipe, rules: AuditRecipe, spool: Spool, audit: Audit) -> Gathered:
+    """Read all of ``sources`` in their order into ``spool``.
+
+    Raises:
+        DataError: a file as a whole cannot be read, or its shape is not known.
+    """
+    gathered = Gathered()
+    batch = _Batch(spool, data.seed, near=rules.near_duplicates == "remove")
+    for source in _chosen(sources, data.path):
+        _read_file(source, data, batch, gathered, audit)
+    batch.flush()
+    audit.rows_bad = gathered.unparsable.count + gathered.invalid.count
+    return gathered
+
+
+def _chosen(sources: Sequence[Source], only: str | None) -> list[Source]:
+    if only is None:
+        return list(sources)
+    wanted = PurePosixPath(only)
+    found = [s for s in sources if PurePosixPath(s.name) == wanted or PurePosixPath(s.name).name == wanted.name]
+    if not found:
+        names = ", ".join(source.name for source in sources)
+        raise DataError(
+            "DatasetNotFound", f"No file is called {only!r}; there are {names}.", fix="Correct dataset_path."
+        )
+    return found
+
+
+def _read_file(source: Source, data: DataRecipe, batch: "_Batch", gathered: Gathered, audit: Audit) -> None:
+    file = open_rows(source.path, source.name)
+    gathered.files.append(file)
+    first_place = (len(gathered.files) - 1) << FILE_SHIFT
+    rows = file.rows(source.path.parent / ".plain")
+    peeked = list(islice(rows, PEEKED_ROWS))
+    columns = list(dict.fromkeys(key for row in peeked for key in row.values))
+    shape = choose_shape(columns, data) if columns else None
+    count = 0
+    for row in chain(peeked, rows):
+        count += 1
+        conversation = _understood(row, shape, file, gathered)
+        if conversation is not None:
+            batch.add(conversation, first_place | row.number, file.place, gathered)
+    audit.rows_read += count
+    audit.characters = batch.characters
+    ignored = tuple(c for c in columns if shape is not None and c not in shape.columns)
+    told = (shape.name, shape.reason) if shape else ("", "there is no row")
+    audit.files.append(FileReport(source.name, source.sha256, file.format, *told, count, ignored))
+
+
+def _understood(row: Row, shape: Shape | None, file: RowFile, gathered: Gathered) -> Conversation | None:
+    if row.problem is not None or shape is None:
+        gathered.unparsable.add(f"{file.place(row.number)}: {row.problem or 'an object without keys'}")
+        return None
+    try:
+        conversation = shape.read(row.values)
+        problem = check_turns(conversation.messages)
+    except RowError as error:
+        problem = str(error)
+    if problem is None:
+        return conversation
+    gathered.invalid.add(f"{file.place(row.number)}: {problem}")
+    return None
+
+
+class _Batch:
+    """Good rows on their way to the spool, with their keys."""
+
+    def __init__(self, spool: Spool, seed: int, *, near: bool) -> None:
+        self._spool, self._seed, self._near = spool, seed, near
+        self._rows: list[Conversation] = []
+        self._numbers: dict[str, list[int]] = {name: [] for name in ("content", "same", "place", "characters")}
+        self._pending = 0
+        self.characters = 0
+
+    def add(self, row: Conversation, place: int, name: Callable[[int], str], gathered: Gathered) -> None:
+        texts = [message["content"] for message in row.messages]
+        size = sum(map(len, texts))
+        for number, value in zip(
+            self._numbers.values(), (content_key(row, self._seed), same_key(row), place, size), strict=True
+        ):
+            number.append(value)
+        if any(map(has_secret, texts)):
+            gathered.secrets.add(name(place & ((1 << FILE_SHIFT) - 1)))
+        if any(map(has_email, texts)):
+            gathered.emails.add(name(place & ((1 << FILE_SHIFT) - 1)))
+        self._rows.append(row)
+        self._pending += size
+        self.characters += size
+        if len(self._rows) >= BATCH_ROWS or self._pending >= BATCH_CHARACTERS:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._rows:
+            return
+        batch = to_batch(self._rows)
+        numbers: dict[str, Numbers] = {n: np.array(values, dtype=np.uint64) for n, values in self._numbers.items()}
+        none = dict.fromkeys(near_duplicates.BAND_NAMES, np.zeros(len(self._rows), np.uint64))
+        numbers |= near_duplicates.signatures(batch) if self._near else none
+        self._spool.add(batch, numbers)
+        self._rows, self._pending = [], 0
+        for values in self._numbers.values():
+            values.clear()

@@ -1,0 +1,191 @@
+"""Which rows say almost the same?  MinHash over word shingles finds pairs, an exact comparison confirms them.
+
+A shingle is 16 bytes of letters and digits from the start of a word on (in scripts without spaces, from every
+character on); case, punctuation and white space do not count. Signatures of all rows of a batch are taken at
+once, without a loop over rows. A pair counts as near when question and answer each share nine shingles of ten
+and their questions differ by about two words at most: rows that ask different questions of one long passage
+are different rows.
+
+MinHash and banding: Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, chapter 3.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from steps.messages import Conversation
+from steps.spool import Numbers, Spool, from_batch
+
+BANDS, ROWS_OF_BAND = 4, 4
+BAND_NAMES = tuple(f"band{i}" for i in range(BANDS))
+SHINGLE_BYTES = 16
+SIMILARITY = 0.9
+QUESTION_SHINGLES_APART = 16
+CANDIDATES = 100_000  # pairs that are compared at most
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def _fold() -> Bytes:
+    table = np.zeros(256, dtype=np.uint8)
+    for byte in range(256):
+        character = chr(byte)
+        if byte >= 0x80 or character.isalnum():
+            table[byte] = byte if byte >= 0x80 else ord(character.lower())
+    return table
+
+
+_FOLD = _fold()
+_ODD = np.array([(0x9E3779B97F4A7C15 * (2 * i + 1)) & (2**64 - 1) | 1 for i in range(BANDS * ROWS_OF_BAND)], np.uint64)
+_MIX = np.uint64(0xFF51AFD7ED558CCD)
+_SHIFT = np.uint64(33)
+
+
+def shingles(text: Bytes, bounds: npt.NDArray[np.int64]) -> tuple[Numbers, npt.NDArray[np.int64]]:
+    """Return the shingle hashes of texts that lie one behind the other, and where each text's begin.
+
+    ``bounds`` are the offsets of the texts in ``text``, one more than there are texts.
+    """
+    folded = _FOLD[text]
+    kept = folded != 0
+    starts = kept.copy()
+    starts[1:] &= ~kept[:-1] | (text[1:] >= 0xE3)  # U+3000 and up: East Asian scripts have no spaces
+    inner = bounds[1:-1]
+    starts[inner[inner < len(starts)]] |= kept[inner[inner < len(starts)]]
+    place = np.cumsum(kept) - 1
+    packed = np.concatenate([folded[kept], np.zeros(SHINGLE_BYTES, np.uint8)])
+    windows = np.lib.stride_tricks.as_strided(packed.view(), (len(packed) - SHINGLE_BYTES + 1, SHINGLE_BYTES), (1, 1))
+    positions = np.flatnonzero(starts)
+    words = np.ascontiguousarray(windows[place[positions]]).view(np.uint64).reshape(-1, 2)
+    hashes = words[:, 0] * _MIX ^ (words[:, 1] * _ODD[0] + np.uint64(0x165667B19E3779F9))
+    hashes ^= hashes >> _SHIFT
+    hashes *= _MIX
+    hashes ^= hashes >> _SHIFT
+    return hashes, np.searchsorted(positions, bounds)
+
+
+def signatures(batch: pa.RecordBatch) -> dict[str, Numbers]:
+    """Return the band keys of the rows of a batch; a row without a word gets its own."""
+    hashes, begins = shingles(*_texts(batch))
+    count = batch.num_rows
+    empty = begins[1:] == begins[:-1]
+    mins = np.zeros((BANDS * ROWS_OF_BAND, count), dtype=np.uint64)
+    if len(hashes):
+        at = np.minimum(begins[:-1], len(hashes) - 1)
+        for i, odd in enumerate(_ODD):
+            mixed = hashes * odd
+            mixed ^= mixed >> _SHIFT
+            mins[i] = np.minimum.reduceat(mixed, at)
+    own = np.arange(count, dtype=np.uint64) * _MIX + np.uint64(batch.num_rows)
+    bands: dict[str, Numbers] = {}
+    for band, name in enumerate(BAND_NAMES):
+        key = np.zeros(count, dtype=np.uint64)
+        for row in mins[band * ROWS_OF_BAND : (band + 1) * ROWS_OF_BAND]:
+            key = (key ^ row) * _MIX
+            key ^= key >> _SHIFT
+        bands[name] = np.where(empty, own, key)
+    return bands
+
+
+def _texts(batch: pa.RecordBatch) -> tuple[Bytes, npt.NDArray[np.int64]]:
+    """Return the UTF-8 bytes of all contents of a batch, and where each row's begin and end."""
+    messages = batch.column("messages")
+    contents = messages.values.field("content")
+    offsets = np.frombuffer(contents.buffers()[1], dtype=np.int64)
+    offsets = offsets[contents.offset : contents.offset + len(contents) + 1]
+    data = contents.buffers()[2]
+    text = np.frombuffer(data, dtype=np.uint8) if data is not None else np.zeros(0, np.uint8)
+    rows = np.asarray(messages.offsets)
+    bounds = offsets[rows]
+    return text[bounds[0] : bounds[-1]], bounds - bounds[0]
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """Rows that go, each with the row that it repeats; and whether all pairs could be looked at."""
+
+    repeats: dict[int, int]
+    complete: bool
+
+
+def find(spool: Spool, kept: npt.NDArray[np.bool_]) -> NearDuplicates:
+    """Return the rows of ``kept`` that say almost the same as an earlier one."""
+    pairs, complete = _candidates(spool, kept)
+    if not len(pairs):
+        return NearDuplicates({}, complete)
+    sets = _shingle_sets(spool, set(pairs.ravel().tolist()))
+    repeats: dict[int, int] = {}
+    for first, later in pairs.tolist():
+        if later not in repeats and first not in repeats and _near(sets[first], sets[later]):
+            repeats[later] = first
+    return NearDuplicates(repeats, complete)
+
+
+def _candidates(spool: Spool, kept: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], bool]:
+    """Return pairs (first, later) that share a band, in the order of the later one."""
+    found, rows, complete = [], np.flatnonzero(kept), True
+    for name in BAND_NAMES:
+        keys = spool.numbers(name)[rows]
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        sizes = np.diff(np.concatenate([begins, [len(ordered)]]))
+        later = np.ones(len(ordered), dtype=bool)
+        later[begins] = False
+        firsts = np.repeat(order[begins], sizes)[later]
+        pair = np.stack([rows[firsts], rows[order[later]]], axis=1)
+        complete &= len(pair) <= CANDIDATES
+        found.append(pair[:CANDIDATES])
+    pairs = np.unique(np.concatenate(found), axis=0)
+    complete &= len(pairs) <= CANDIDATES
+    pairs = pairs[:CANDIDATES]
+    return pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))], complete
+
+
+Sets = tuple[Numbers, Numbers]  # shingles of the question, of the answer
+_NO_QUESTION = np.ones(1, np.uint64)  # of plain text: the same for all
+
+
+def _shingle_sets(spool: Spool, wanted: set[int]) -> dict[int, Sets]:
+    sets: dict[int, Sets] = {}
+    for start, batch in spool.batches():
+        mine = [i for i in range(batch.num_rows) if start + i in wanted]
+        if mine:
+            for i, row in zip(mine, from_batch(batch.take(pa.array(mine))), strict=True):
+                sets[start + i] = _row_sets(row)
+    return sets
+
+
+def _row_sets(row: Conversation) -> Sets:
+    if row.is_text:
+        return _NO_QUESTION, _set(row.messages[0]["content"])
+    asked = "\n".join(m["content"] for m in row.messages if m["role"] != "assistant")
+    said = "\n".join(m["content"] for m in row.messages if m["role"] == "assistant")
+    return _set(asked), _set(said)
+
+
+def _set(text: str) -> Numbers:
+    data = np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8)
+    if not len(data):
+        return np.zeros(0, np.uint64)
+    hashes, _ = shingles(data, np.array([0, len(data)], dtype=np.int64))
+    return np.unique(hashes)
+
+
+def _near(first: Sets, later: Sets) -> bool:
+    (asked, said), (asked_later, said_later) = first, later
+    apart = len(np.setxor1d(asked, asked_later, assume_unique=True))
+    return (
+        _similar(asked, asked_later) >= SIMILARITY
+        and _similar(said, said_later) >= SIMILARITY
+        and apart <= QUESTION_SHINGLES_APART
+    )
+
+
+def _similar(a: Numbers, b: Numbers) -> float:
+    """Return the Jaccard similarity; texts without a word are not compared, and so not similar."""
+    shared = len(np.intersect1d(a, b, assume_unique=True))
+    union = len(a) + len(b) - shared
+    return shared / union if union else 0.0

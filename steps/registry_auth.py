@@ -1,0 +1,106 @@
+"""How a registry is told who asks: Basic, or a bearer token for one repository and one kind of access.
+
+The distribution project's token protocol, https://distribution.github.io/distribution/spec/auth/. oras-py sends
+the first token for every later request, whatever it was given for, and one registry's password to the next one:
+so a client is made per registry, and tokens are kept per scope.
+"""
+
+import re
+import time
+from typing import Any
+
+import requests
+
+from presets.errors import NotPermittedError, TryAgainError
+from steps.docker_config import Credentials, DockerConfig
+
+EARLY_SECONDS = 15  # a token is not used in its last seconds
+DEFAULT_SECONDS = 60  # what a token lasts that does not say
+TIMEOUT_SECONDS = (10, 60)
+
+
+class RegistryAuth:
+    """Answers the challenges of one registry."""
+
+    def __init__(self, registry: str, config: DockerConfig, session: requests.Session, verify: bool | str) -> None:
+        self._registry, self._config, self._session, self._verify = registry, config, session, verify
+        self._tokens: dict[str, tuple[str, float]] = {}
+        self._basic = False
+
+    def header(self, repository: str, *, push: bool) -> dict[str, str]:
+        """Return the Authorization header for a request, empty before the first challenge."""
+        if self._basic:
+            return self._basic_header(repository)
+        for scope in (_scope(repository, push), *(() if push else (_scope(repository, True),))):
+            token, until = self._tokens.get(scope, ("", 0.0))
+            if until > time.monotonic() + EARLY_SECONDS:
+                return {"Authorization": f"Bearer {token}"}
+        return {}
+
+    def answer(self, challenge: str, repository: str, *, push: bool) -> dict[str, str]:
+        """Return the header that answers ``WWW-Authenticate: challenge``.
+
+        Raises:
+            NotPermittedError: there are no credentials, or they are not accepted.
+            TryAgainError: the token service does not answer.
+        """
+        if challenge.lower().startswith("basic"):
+            self._basic = True
+            header = self._basic_header(repository)
+            if not header:
+                raise self._denied(repository, "asks for a user and a password, and there is none for it")
+            return header
+        parts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        if not challenge.lower().startswith("bearer") or not parts.get("realm", "").startswith(("https://", "http://")):
+            raise self._denied(repository, "asks for a way to sign in that is not known here")
+        token, seconds = self._token(parts, repository, _scope(repository, push))
+        self._tokens[_scope(repository, push)] = (token, time.monotonic() + seconds)
+        return {"Authorization": f"Bearer {token}"}
+
+    def _basic_header(self, repository: str) -> dict[str, str]:
+        credentials = self._config.find(self._registry, repository)
+        return {"Authorization": f"Basic {credentials.basic}"} if credentials and credentials.basic else {}
+
+    def _token(self, challenge: dict[str, str], repository: str, scope: str) -> tuple[str, float]:
+        credentials = self._config.find(self._registry, repository)
+        query = {"service": challenge.get("service", ""), "scope": scope}
+        try:
+            response = self._ask(challenge["realm"], query, credentials)
+        except requests.RequestException as error:
+            raise TryAgainError(
+                "RegistryUnreachable",
+                f"The token service of {self._registry} does not answer ({type(error).__name__}).",
+                fix="The step tries again by itself.",
+            ) from error
+        if response.status_code >= 500 or response.status_code == 429:
+            raise TryAgainError(
+                "RegistryUnreachable",
+                f"The token service of {self._registry} answered {response.status_code}.",
+                fix="The step tries again by itself.",
+            )
+        if response.status_code != 200:
+            raise self._denied(repository, f"does not accept the credentials ({response.status_code})")
+        body: dict[str, Any] = response.json()
+        token = body.get("token") or body.get("access_token")
+        if not token:
+            raise self._denied(repository, "gives no token")
+        return str(token), float(body.get("expires_in") or DEFAULT_SECONDS)
+
+    def _ask(self, realm: str, query: dict[str, str], credentials: Credentials | None) -> requests.Response:
+        if credentials and credentials.identity_token:
+            form = {**query, "grant_type": "refresh_token", "refresh_token": credentials.identity_token}
+            return self._session.post(realm, data=form, timeout=TIMEOUT_SECONDS, verify=self._verify)
+        basic = credentials.basic if credentials else None
+        headers = {"Authorization": f"Basic {basic}"} if basic else {}
+        return self._session.get(realm, params=query, headers=headers, timeout=TIMEOUT_SECONDS, verify=self._verify)
+
+    def _denied(self, repository: str, why: str) -> NotPermittedError:
+        return NotPermittedError(
+            "RegistryForbidden",
+            f"{self._registry} {why} ({repository}).",
+            fix="Name a Secret of type kubernetes.io/dockerconfigjson that has an entry for this registry.",
+        )
+
+
+def _scope(repository: str, push: bool) -> str:
+    return f"repository:{repository}:{'pull,push' if push else 'pull'}"
