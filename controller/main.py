@@ -115,6 +115,31 @@ def validate(
 
 
 @app.command()
+def audit(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Dataset files or addresses, or one Workspace's file.")
+    ],
+    model: Annotated[str | None, typer.Option("--model", help="Preset whose tokenizer measures the rows.")] = None,
+    config: Config = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write the report to this file.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Read a dataset as a run would, and say what is wrong with it; nothing is trained."""
+    from controller.auditing import audit as audit_here
+    from controller.auditing import lines
+    from controller.output import write, write_data
+
+    found = audit_here(sources, model, config, page)
+    if output in (Format.JSON, Format.YAML):
+        write_data(found.to_json(), output)
+    else:
+        for line in lines(found):
+            write(line)
+    if found.errors:
+        raise typer.Exit(CLI_REFUSED)
+
+
+@app.command()
 def render(file: File, config: Config = None, output: Output = Format.YAML) -> None:
     """Print the Argo Workflow (and the CronWorkflow of a schedule) that a cluster would get."""
     from controller.loading import load_one

@@ -63,7 +63,7 @@ def _histogram(tokens: TokenReport) -> str:
     high, last = max(tokens.counts), max(tokens.edges[-1], 1)
     inner = WIDTH - 2 * MARGIN
     bars = []
-    for low, up, count in zip(tokens.edges, tokens.edges[1:], tokens.counts, strict=True):
+    for low, up, count in zip(tokens.edges[:-1], tokens.edges[1:], tokens.counts, strict=True):
         tall = (HEIGHT - 2 * MARGIN) * count / high
         x, width = MARGIN + inner * low / last, max(1.0, inner * (up - low) / last - 1)
         kind = "over" if low >= tokens.limit else "bar"

@@ -43,7 +43,8 @@ def run(request: Request, context: Context) -> Result:
         logs.event("reused", dataset=known.digest)
         return _result(known, cached=True)
     folder = context.work / "data"
-    audit = audited(collected, request, folder)
+    model, training = request.part("model", ModelRecipe), request.part("training", TrainingRecipe)
+    audit = measured(collected, data, rules, model, training, folder)
     _write(audit, folder, request.workspace.name)
     logs.event("audited", **_told(audit))
     audit.require_usable()
@@ -52,13 +53,18 @@ def run(request: Request, context: Context) -> Result:
     return result
 
 
-def audited(collected: Collected, request: Request, folder: Path) -> Audit:
+def measured(
+    collected: Collected,
+    data: DataRecipe,
+    rules: AuditRecipe,
+    model: ModelRecipe,
+    training: TrainingRecipe,
+    folder: Path,
+) -> Audit:
     """Return what is in the files, the two sides written below ``folder``."""
-    data, rules = request.part("data", DataRecipe), request.part("audit", AuditRecipe)
-    training = request.part("training", TrainingRecipe)
     meter, missing = None, None
     try:
-        tokenizer = load_tokenizer(request.part("model", ModelRecipe), folder.parent)
+        tokenizer = load_tokenizer(model, folder.parent)
         meter = TokenMeter(tokenizer, training.max_length_tokens, assistant_only=training.assistant_only_loss)
     except TokenizerMissing as error:
         missing = str(error)

@@ -2,9 +2,9 @@
 
 A shingle is 16 bytes of letters and digits from the start of a word on (in scripts without spaces, from every
 character on); case, punctuation and white space do not count. Signatures of all rows of a batch are taken at
-once, without a loop over rows. A pair counts as near when question and answer each share nine shingles of ten
-and their questions differ by about two words at most: rows that ask different questions of one long passage
-are different rows.
+once, without a loop over rows. A pair counts as near when what is asked and what is answered each share nine
+shingles of ten, and so do the first and the last line of what is asked, which differ by a word or so at most: rows
+that ask different questions of one long passage are different rows.
 
 MinHash and banding: Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, chapter 3.
 """
@@ -22,7 +22,7 @@ BANDS, ROWS_OF_BAND = 4, 4
 BAND_NAMES = tuple(f"band{i}" for i in range(BANDS))
 SHINGLE_BYTES = 16
 SIMILARITY = 0.9
-QUESTION_SHINGLES_APART = 16
+QUESTION_SHINGLES_APART = 8
 CANDIDATES = 100_000  # pairs that are compared at most
 
 Bytes = npt.NDArray[np.uint8]
@@ -144,8 +144,7 @@ def _candidates(spool: Spool, kept: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[
     return pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))], complete
 
 
-Sets = tuple[Numbers, Numbers]  # shingles of the question, of the answer
-_NO_QUESTION = np.ones(1, np.uint64)  # of plain text: the same for all
+Sets = tuple[Numbers, ...]  # shingles of what is asked, of its first and last line, of what is answered
 
 
 def _shingle_sets(spool: Spool, wanted: set[int]) -> dict[int, Sets]:
@@ -160,10 +159,11 @@ def _shingle_sets(spool: Spool, wanted: set[int]) -> dict[int, Sets]:
 
 def _row_sets(row: Conversation) -> Sets:
     if row.is_text:
-        return _NO_QUESTION, _set(row.messages[0]["content"])
+        return (_set(row.messages[0]["content"]),)
     asked = "\n".join(m["content"] for m in row.messages if m["role"] != "assistant")
     said = "\n".join(m["content"] for m in row.messages if m["role"] == "assistant")
-    return _set(asked), _set(said)
+    lines = [line for line in asked.splitlines() if line.strip()] or [""]
+    return tuple(_set(text) for text in (asked, lines[0], lines[-1], said))
 
 
 def _set(text: str) -> Numbers:
@@ -175,13 +175,14 @@ def _set(text: str) -> Numbers:
 
 
 def _near(first: Sets, later: Sets) -> bool:
-    (asked, said), (asked_later, said_later) = first, later
-    apart = len(np.setxor1d(asked, asked_later, assume_unique=True))
-    return (
-        _similar(asked, asked_later) >= SIMILARITY
-        and _similar(said, said_later) >= SIMILARITY
-        and apart <= QUESTION_SHINGLES_APART
-    )
+    if len(first) != len(later) or len(np.setxor1d(first[0], later[0], assume_unique=True)) > _apart(first):
+        return False
+    return all(_similar(a, b) >= SIMILARITY for a, b in zip(first, later, strict=True))
+
+
+def _apart(sets: Sets) -> int:
+    """Return by how many shingles the first texts may differ: a question by few, plain text by its share alone."""
+    return QUESTION_SHINGLES_APART if len(sets) > 1 else len(sets[0])
 
 
 def _similar(a: Numbers, b: Numbers) -> float:

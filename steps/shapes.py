@@ -22,8 +22,8 @@ CONTEXTS = ("context", "passage")  # columns that stand before a question
 QUESTIONS = ("prompt", "question", "instruction", "query", "input", "context")
 _ROLE_NAMES = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
-    "model": "assistant", "assistant": "assistant", "system": "system", "developer": "system", "tool": "tool", "function": "tool",
-    "observation": "tool", "function_response": "tool",
+    "model": "assistant", "assistant": "assistant", "system": "system", "developer": "system", "tool": "tool",
+    "function": "tool", "observation": "tool", "function_response": "tool",
 }  # fmt: skip
 
 

@@ -77,7 +77,9 @@ class Spool:
         self.rows += batch.num_rows
 
     def close(self) -> None:
-        """End the writing."""
+        """End the writing; may be said twice."""
+        if self._sink.closed:
+            return
         self._writer.close()
         self._sink.close()
         for file in self._files.values():

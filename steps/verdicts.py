@@ -15,14 +15,16 @@ def judge_rows(audit: Audit, gathered: Gathered, rules: AuditRecipe) -> None:
         return
     _bad_rows(audit, gathered, rules)
     if gathered.secrets.count:
-        what = f"{_rows(gathered.secrets.count)} look as if they hold a key or a token."
+        what = f"{_rows(gathered.secrets.count, 'holds', 'hold')} what looks like a key or a token."
         _add(audit, "warning", "PossibleSecrets", what, "Remove it there: the model may repeat it.", gathered.secrets)
     if gathered.emails.count:
-        what = f"{_rows(gathered.emails.count)} hold an e-mail address."
+        what = f"{_rows(gathered.emails.count, 'holds', 'hold')} an e-mail address."
         _add(audit, "warning", "EmailAddresses", what, "Check that they may be used.", gathered.emails)
     for file in audit.files:
         if file.ignored_columns:
-            what = f"{file.name}: the columns {', '.join(file.ignored_columns)} are not used."
+            many = len(file.ignored_columns) > 1
+            names = ", ".join(file.ignored_columns)
+            what = f"{file.name}: the column{'s' if many else ''} {names} {'are' if many else 'is'} not used."
             _add(audit, "note", "ColumnsIgnored", what, "")
 
 
@@ -69,8 +71,7 @@ def note_repeats(audit: Audit, reason: str, places: Places) -> None:
     """Tell of rows that were left out because an earlier one says the same."""
     if places.count:
         nearly = "nearly " if reason == "NearDuplicates" else ""
-        one = places.count == 1
-        what = f"{_rows(places.count)} {'says' if one else 'say'} {nearly}what an earlier one says; the first is kept."
+        what = f"{_rows(places.count, 'says', 'say')} {nearly}what an earlier one says; the first is kept."
         keep = "To keep them: the annotation kaiflow.dev/near-duplicates: keep." if nearly else ""
         _add(audit, "note", reason, what, keep, places)
 
@@ -108,7 +109,9 @@ def _cut_rows(audit: Audit, meter: TokenMeter, rules: AuditRecipe) -> None:
         return
     what = f"{about}{share:.1%} of the rows are longer than {tokens.limit} tokens and lose their end.".capitalize()
     if tokens.unanswered_rows:
-        what += f" {_rows(tokens.unanswered_rows)} lose the whole answer and are not trained on."
+        what += (
+            f" {_rows(tokens.unanswered_rows, 'loses', 'lose')} the whole answer, from which nothing is learned then."
+        )
     fix = f"Raise TrainingArguments.max_length (the longest row has {tokens.longest} tokens)"
     if share > rules.max_cut_rows:
         fix += f", or accept it with the annotation kaiflow.dev/max-cut-rows: {_enough(share)}."
@@ -117,8 +120,8 @@ def _cut_rows(audit: Audit, meter: TokenMeter, rules: AuditRecipe) -> None:
         _add(audit, "warning", "RowsCut", what, f"{fix}.", meter.cut)
 
 
-def _rows(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"
+def _rows(count: int, does: str = "", do: str = "") -> str:
+    return f"{count} row {does}".rstrip() if count == 1 else f"{count} rows {do}".rstrip()
 
 
 def _add(audit: Audit, severity: str, reason: str, message: str, fix: str, places: Places | None = None) -> None:

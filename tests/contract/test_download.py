@@ -228,7 +228,8 @@ def test_a_server_that_trickles_is_given_up(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("target", "what"),
     [("http://169.254.169.254/latest/meta-data", "metadata"), ("http://[::ffff:169.254.169.254]/", "metadata"),
-     ("http://metadata.google.internal/", "metadata"), ("ftp://example.com/x", "scheme"), ("file:///etc/passwd", "scheme")],
+     ("http://metadata.google.internal/", "metadata"), ("ftp://example.com/x", "scheme"),
+     ("file:///etc/passwd", "scheme")],
 )  # fmt: skip
 def test_a_redirect_to_a_forbidden_address_is_refused(tmp_path, target, what, monkeypatch):
     real = socket.getaddrinfo

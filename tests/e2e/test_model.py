@@ -14,8 +14,10 @@ from steps.base_model import disarm, load_base, load_tokenizer
 from steps.batches import collate
 from steps.chat import IGNORED, encode
 from steps.evaluation import Score, compare, end_token_ids, score
-from steps.gguf_weights import convert, find_in_package
+from steps.gguf_weights import convert
 from steps.loss import token_losses
+from steps.messages import Conversation
+from steps.package_files import find_in_package
 from steps.progress import ProgressFile
 from steps.training import arguments, train
 
@@ -42,16 +44,20 @@ def turn(role, content):
 
 
 ROWS = [
-    [turn("user", f"what is {i} plus {i}"), turn("assistant", f"It is {2 * i}, since you ask" + " again" * (i % 5))]
+    Conversation(
+        [turn("user", f"what is {i} plus {i}"), turn("assistant", f"It is {2 * i}, since you ask" + " again" * (i % 5))]
+    )
     for i in range(9)
 ] + [
-    [
-        turn("system", "Be brief."),
-        turn("user", "hi"),
-        turn("assistant", "Hi."),
-        turn("user", "bye"),
-        turn("assistant", "Bye."),
-    ]
+    Conversation(
+        [
+            turn("system", "Be brief."),
+            turn("user", "hi"),
+            turn("assistant", "Hi."),
+            turn("user", "bye"),
+            turn("assistant", "Bye."),
+        ]
+    )
 ]
 
 

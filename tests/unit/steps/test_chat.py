@@ -5,6 +5,7 @@ import re
 import pytest
 
 from steps.chat import IGNORED, encode
+from steps.messages import Conversation
 
 
 class Letters:
@@ -24,6 +25,9 @@ class Letters:
         text = "".join(f"{m['role'][0]}:{m['content']}{self.end}" for m in messages)
         return text + (f"a:{'<t>' if self.think else ''}" if add_generation_prompt else "")
 
+    def decode(self, ids):
+        return "".join({1: "<e>", 2: "<t>"}.get(i, chr(i)) for i in ids)
+
     def __call__(self, text, **_):
         spans = [match.span() for match in re.finditer(r"<\w>|.|\n", text)]
         ids = [{"<e>": 1, "<t>": 2}.get(text[a:b], ord(text[a])) for a, b in spans]
@@ -31,7 +35,7 @@ class Letters:
 
 
 def supervised(tokenizer, messages, **options):
-    row = encode(tokenizer, messages, **{"assistant_only": True, "max_tokens": 999, **options})
+    row = encode(tokenizer, Conversation(messages), **{"assistant_only": True, "max_tokens": 999, **options})
     assert len(row.ids) == len(row.labels)
     assert all(label in (IGNORED, token) for token, label in zip(row.ids, row.labels, strict=True))
     return "".join({1: "<e>", 2: "<t>"}.get(label, chr(label)) for label in row.labels if label != IGNORED)
@@ -54,7 +58,7 @@ def test_a_system_turn_is_not_supervised():
 
 
 def test_an_answer_equal_to_its_question_is_found_in_its_own_place():
-    row = encode(Letters(), turns("same", "same"), assistant_only=True, max_tokens=99)
+    row = encode(Letters(), Conversation(turns("same", "same")), assistant_only=True, max_tokens=99)
     assert [i for i, label in enumerate(row.labels) if label != IGNORED] == [10, 11, 12, 13, 14]
 
 
@@ -71,7 +75,7 @@ def test_the_whole_row_is_supervised_where_the_config_says_so():
 
 
 def test_long_rows_are_cut_at_their_end():
-    row = encode(Letters(), turns("hi", "yes"), assistant_only=True, max_tokens=9)
+    row = encode(Letters(), Conversation(turns("hi", "yes")), assistant_only=True, max_tokens=9)
     assert len(row.ids) == 9
     assert row.supervised == 1
 

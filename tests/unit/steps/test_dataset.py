@@ -9,16 +9,27 @@ import pyarrow.parquet as pq
 import pytest
 
 from presets.errors import DataError
-from presets.recipe import DataRecipe
-from steps.dataset import HELD_OUT_FILE, TRAIN_FILE, load, position, prepare
-from steps.readers import detect, read
+from presets.recipe import AuditRecipe, DataRecipe
+from steps.dataset import prepare
+from steps.gather import Source
+from steps.readers import open_rows
+from steps.split import HELD_OUT_FILE, TRAIN_FILE, load
 
 
 def data(split=0.2, **options):
     return DataRecipe((), None, (), None, options.get("path"), None, None, None, True, options.get("seed", 42), split)
 
 
+RULES = AuditRecipe(1 << 40, 0.0, 0.5, "remove")
 ROWS = [{"question": f"what is {i}", "answer": f"it is {i}"} for i in range(200)]
+
+
+def whole(path):
+    rows = list(open_rows(path).rows(path.parent))
+    for row in rows:
+        if row.problem:
+            raise DataError("Unparsable", f"{open_rows(path).place(row.number)}: {row.problem}", fix="")
+    return rows
 
 
 def jsonl(tmp_path, rows, name="rows.jsonl"):
@@ -28,7 +39,9 @@ def jsonl(tmp_path, rows, name="rows.jsonl"):
 
 
 def prepared(tmp_path, paths, recipe):
-    audit = prepare([(p, "0" * 64) for p in paths], recipe, tmp_path / "out")
+    sources = [Source(path, path.name, "0" * 64) for path in paths]
+    audit = prepare(sources, recipe, RULES, None, tmp_path / "out")
+    audit.require_usable()
     return audit, load(tmp_path / "out" / TRAIN_FILE), load(tmp_path / "out" / HELD_OUT_FILE)
 
 
@@ -57,7 +70,7 @@ def test_duplicates_go_before_the_split(tmp_path):
 def test_all_files_are_used_in_their_order(tmp_path):
     first, second = jsonl(tmp_path, ROWS[:3], "a.jsonl"), jsonl(tmp_path, ROWS[3:6], "b.jsonl")
     _, train, _ = prepared(tmp_path, [first, second], data(split=0))
-    assert [row[0]["content"] for row in train] == [f"what is {i}" for i in range(6)]
+    assert [row.messages[0]["content"] for row in train] == [f"what is {i}" for i in range(6)]
 
 
 def test_one_file_of_several_can_be_named(tmp_path):
@@ -109,10 +122,9 @@ def test_invalid_rows_are_named_by_line_and_counted(tmp_path):
     assert "and 2 more" in caught.value.message
 
 
-def test_position_is_in_the_unit_interval_and_moves_with_the_seed():
-    row = [{"role": "user", "content": "q"}]
-    assert 0 <= position(row, 1) < 1
-    assert position(row, 1) != position(row, 2)
+def test_the_split_moves_with_the_seed(tmp_path):
+    path = jsonl(tmp_path, ROWS)
+    assert prepared(tmp_path, [path], data())[2] != prepared(tmp_path, [path], data(seed=43))[2]
 
 
 def formats(tmp_path):
@@ -140,7 +152,7 @@ def formats(tmp_path):
 
 def test_every_format_gives_the_same_rows(tmp_path):
     for path in formats(tmp_path):
-        assert [row.values for row in read(path)] == ROWS[:5], path.name
+        assert [row.values for row in open_rows(path).rows(tmp_path)] == ROWS[:5], path.name
 
 
 @pytest.mark.parametrize(
@@ -154,7 +166,8 @@ def test_every_format_gives_the_same_rows(tmp_path):
         ("a.csv", b"a,b\n1\n", "Unparsable"),
         ("a.parquet", b"PAR1 damaged", "Unparsable"),
         ("a.bin", b"\x00\x01", "FormatUnknown"),
-        ("a.jsonl.gz", gzip.compress(b"{}"), "FormatUnknown"),
+        ("a.jsonl.gz", gzip.compress(b"\x00"), "FormatUnknown"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}' * 999)[:40], "Unparsable"),
         ("a.jsonl", b"", "DatasetEmpty"),
     ],
 )
@@ -162,7 +175,7 @@ def test_a_damaged_file_is_refused_with_its_place(tmp_path, name, content, reaso
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        list(read(path))
+        whole(path)
     assert caught.value.reason == reason
     assert name in caught.value.message
 
@@ -171,10 +184,10 @@ def test_the_line_of_a_damaged_row_is_named(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"a": \n')
     with pytest.raises(DataError, match=r"a\.jsonl line 3"):
-        list(read(path))
+        whole(path)
 
 
 def test_the_format_is_told_from_the_content(tmp_path):
     path = tmp_path / "my-json-export.csv"
     path.write_text("a,b\n1,2\n")
-    assert detect(path) == "csv"
+    assert open_rows(path).format == "csv"

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from presets.errors import DataError
 from presets.recipe import DataRecipe
-from steps.shapes import RowError, check_turns, choose_shape
+from steps.messages import check_turns
+from steps.shapes import RowError, choose_shape
 
 
 def data(**columns):
@@ -16,7 +17,7 @@ def data(**columns):
 
 def read(row, **columns):
     shape = choose_shape(list(row), data(**columns))
-    return shape.name, [(m["role"][0], m["content"]) for m in shape.to_messages(row)]
+    return shape.name, [(m["role"][0], m["content"]) for m in shape.read(row).messages]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def read(row, **columns):
         ({"prompt": "q", "response": "a"}, "prompt/response", "qa"),
         ({"question": "q", "answer": ["a", "b"], "id": 3}, "question/answer", "qa"),
         ({"question": "q", "answer": 1}, "question/answer", "q1"),
-        ({"instruction": "q", "output": "a", "input": " "}, "instruction", "qa"),
+        ({"instruction": "q", "output": "a", "input": " "}, "instruction/output", "qa"),
     ],
 )
 def test_known_shapes_are_detected(row, name, messages):
@@ -76,7 +77,7 @@ def test_what_cannot_be_read_is_refused_with_the_columns_named(row, columns, rea
 )
 def test_a_row_that_is_not_messages_says_why(row):
     with pytest.raises(RowError):
-        choose_shape(list(row), data()).to_messages(row)
+        choose_shape(list(row), data()).read(row)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_an_empty_answer_is_refused():
 )
 def test_any_row_gives_messages_or_a_reason(row):
     try:
-        messages = choose_shape(list(row), data()).to_messages(row)
+        messages = choose_shape(list(row), data()).read(row).messages
     except (DataError, RowError, ValueError):
         return
     assert check_turns(messages) is None or isinstance(check_turns(messages), str)
