@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from controller.failure import CLI_FAILED, CLI_INTERRUPTED, CLI_NOT_FOUND, CLI_REFUSED
+from controller.failure import CLI_FAILED, CLI_INTERRUPTED, CLI_REFUSED
 from controller.output import Format
 
 app = typer.Typer(
@@ -249,18 +249,9 @@ def delete(name: Name, namespace: Namespace = "default", state_dir: StateDir = N
 @app.command()
 def presets(output: Output = Format.TABLE) -> None:
     """List the models that can be tuned by name; any Hugging Face id, organisation/model, works too."""
-    from controller.output import write_data, write_table
-    from presets.catalogue import catalogue
+    from controller.preset_table import write_presets
 
-    models = list(catalogue().values())
-    if output in (Format.JSON, Format.YAML):
-        write_data([model.model_dump(mode="json") for model in models], output)
-        return
-    rows = [
-        (m.name, f"{m.shape.parameters / 1e9:.1f}B" if m.shape else "", str(m.context_tokens), m.license,
-         "yes" if m.gated else "no", m.hugging_face_id) for m in models
-    ]  # fmt: skip
-    write_table(("NAME", "PARAMETERS", "CONTEXT", "LICENSE", "GATED", "HUGGINGFACE"), rows)
+    write_presets(output)
 
 
 def main() -> None:
@@ -275,7 +266,9 @@ def main() -> None:
         from controller.report import print_error
 
         print_error(error)
-        sys.exit(_exit_code(error))
+        from controller.exit_codes import exit_code
+
+        sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(CLI_INTERRUPTED)
     except BrokenPipeError:
@@ -289,19 +282,6 @@ def main() -> None:
 
         print_error(explain_os_error(error) or UnavailableError("OSError", f"{error.strerror or error}.", fix=""))
         sys.exit(CLI_FAILED)
-
-
-def _exit_code(error: object) -> int:
-    from controller.state import WorkspaceNotFoundError
-    from presets.errors import ConfigError, InvalidInput, NotPermittedError
-    from presets.manifest import FileMissingError
-
-    match error:
-        case FileMissingError() | WorkspaceNotFoundError() | NotPermittedError():
-            return CLI_NOT_FOUND
-        case InvalidInput() | ConfigError():
-            return CLI_REFUSED
-    return CLI_FAILED
 
 
 if __name__ == "__main__":

@@ -51,19 +51,14 @@ def load_tokenizer(model: ModelRecipe, folder: Path) -> Tokenizer:
 
 
 def _from_package(model: ModelRecipe, folder: Path) -> None:
-    from transformers import PreTrainedTokenizerFast
-    from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
-
+    from steps.gguf_tokenizer import extract
     from steps.package_files import find_in_package
 
     assert model.package is not None  # noqa: S101  (the caller looked)
     try:
-        source = find_in_package(model.package)
-        architecture, parts, config = get_gguf_tokenizer(str(source))
-        fast, more = convert_gguf_tokenizer(architecture, parts)
-    except (KaiflowError, ImportError) as error:
+        extract(find_in_package(model.package), folder)
+    except (KaiflowError, OSError) as error:
         raise TokenizerMissing(str(error)) from error
-    PreTrainedTokenizerFast(tokenizer_object=fast, **{**config, **more}).save_pretrained(folder)
 
 
 def _from_hub(model: ModelRecipe, folder: Path) -> None:

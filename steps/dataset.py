@@ -9,7 +9,7 @@ row can be trained on: duplicates go before the split.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ SPOOL_FOLDER = ".spool"
 SCRIPT_ROWS = 2_000
 
 Mask = npt.NDArray[np.bool_]
+AsksForMeter = Callable[[], TokenMeter | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,21 @@ class Sides:
     held_out: Mask
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The rows to be measured in tokens: drawn by their content, and the longest besides; or all of them."""
+
+    drawn: Mask
+    further: Mask
+    exact: bool
+
+
 def prepare(
-    sources: Sequence[Source], data: DataRecipe, rules: AuditRecipe, meter: TokenMeter | None, folder: Path
+    sources: Sequence[Source], data: DataRecipe, rules: AuditRecipe, meter: AsksForMeter, folder: Path
 ) -> Audit:
     """Write train and held-out parquet below ``folder`` and return what was found; ``audit.errors`` says if it failed.
+
+    ``meter`` is asked once the rows are read, for None where there is nothing to measure with.
 
     Raises:
         DataError: a file cannot be read at all.
@@ -57,7 +69,7 @@ def prepare(
         spool.close()
         verdicts.judge_rows(audit, gathered, rules)
         if not audit.errors:
-            _sort_out(spool, gathered, data, rules, meter, folder, audit)
+            _sort_out(spool, gathered, data, rules, meter(), folder, audit)
     finally:
         spool.close()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -79,11 +91,11 @@ def _sort_out(
     verdicts.judge_size(audit, data)
     if audit.errors:
         return
-    sample, exact = _sample(spool, kept)
+    sample = _sample(spool, kept)
     with writing(folder / TRAIN_FILE) as train, writing(folder / HELD_OUT_FILE) as held_out:
         _second_pass(spool, gathered, sides, sample, (train, held_out), meter, audit)
     if meter is not None:
-        audit.tokens, audit.previews = meter.report(exact=exact), meter.previews
+        audit.tokens, audit.previews = meter.report(exact=sample.exact), meter.previews
         verdicts.judge_lengths(audit, meter, rules)
 
 
@@ -95,6 +107,7 @@ def _first_of_each(spool: Spool, gathered: Gathered, rules: AuditRecipe, audit: 
     audit.duplicates = len(copies)
     place = spool.numbers("place")
     verdicts.note_repeats(audit, "Duplicates", gathered.repeats(place, zip(copies, originals, strict=True)))
+    del copies, originals
     if rules.near_duplicates == "remove":
         near = near_duplicates.find(spool, kept)
         kept[list(near.repeats)] = False
@@ -108,10 +121,10 @@ def _first_of_each(spool: Spool, gathered: Gathered, rules: AuditRecipe, audit: 
 def _copies(keys: Numbers) -> tuple[list[int], list[int]]:
     """Return the rows whose key an earlier row has, and that row for each."""
     order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    again = np.concatenate([[False], ordered[1:] == ordered[:-1]]) if len(ordered) else np.zeros(0, bool)
-    begins = np.maximum.accumulate(np.where(again, 0, np.arange(len(ordered)))) if len(ordered) else order
-    copies, firsts = order[again], order[begins][again]
+    keys = keys[order]
+    again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
+    copies = order[again]
+    firsts = order[np.searchsorted(keys, keys[again])]
     by_row = np.argsort(copies)
     return copies[by_row].tolist(), firsts[by_row].tolist()
 
@@ -125,24 +138,23 @@ def split(keys: Numbers, kept: Mask, fraction: float) -> Sides:
     return Sides(kept & ~held_out, held_out)
 
 
-def _sample(spool: Spool, kept: Mask) -> tuple[Mask, bool]:
-    """Return the rows to be measured in tokens, and whether these are all."""
+def _sample(spool: Spool, kept: Mask) -> Sample:
     rows = np.flatnonzero(kept)
     if len(rows) <= SAMPLE_ROWS:
-        return kept, True
+        return Sample(kept, np.zeros_like(kept), exact=True)
     by_content = rows[np.argpartition(spool.numbers("same")[rows], SAMPLE_ROWS)[:SAMPLE_ROWS]]
     longest = rows[np.argpartition(spool.numbers("characters")[rows], -LONGEST_ROWS)[-LONGEST_ROWS:]]
-    chosen = np.zeros_like(kept)
-    chosen[by_content] = True
-    chosen[longest] = True
-    return chosen, False
+    drawn, further = np.zeros_like(kept), np.zeros_like(kept)
+    drawn[by_content] = True
+    further[longest] = True
+    return Sample(drawn, further & ~drawn, exact=False)
 
 
 def _second_pass(
     spool: Spool,
     gathered: Gathered,
     sides: Sides,
-    sample: Mask,
+    sample: Sample,
     writers: tuple[SideWriter, SideWriter],
     meter: TokenMeter | None,
     audit: Audit,
@@ -153,12 +165,13 @@ def _second_pass(
         rows = slice(start, start + batch.num_rows)
         for writer, side in zip(writers, (sides.train, sides.held_out), strict=True):
             writer.write(batch.filter(pa.array(side[rows])))
-        mine = np.flatnonzero(sample[rows])
+        mine = np.flatnonzero(sample.drawn[rows] | sample.further[rows])
         if not len(mine):
             continue
         conversations = list(from_batch(batch.take(pa.array(mine))))
         if meter is not None:
-            meter.add(conversations, [gathered.place(int(place[start + i])) for i in mine])
+            places = [gathered.place(int(place[start + i])) for i in mine]
+            meter.add(conversations, places, drawn=sample.drawn[rows][mine].tolist())
         if len(texts) < SCRIPT_ROWS:
             texts += [row.messages[-1]["content"] for row in conversations]
     audit.scripts = count_scripts(texts[:SCRIPT_ROWS])

@@ -6,6 +6,7 @@ Runs on a CPU before any GPU is asked for: data that cannot be trained on ends t
 import hashlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -62,17 +63,24 @@ def measured(
     folder: Path,
 ) -> Audit:
     """Return what is in the files, the two sides written below ``folder``."""
-    meter, missing = None, None
-    try:
-        tokenizer = load_tokenizer(model, folder.parent)
-        meter = TokenMeter(tokenizer, training.max_length_tokens, assistant_only=training.assistant_only_loss)
-    except TokenizerMissing as error:
-        missing = str(error)
-    audit = prepare(collected.files, data, rules, meter, folder)
+    with ThreadPoolExecutor(1) as beside:  # the tokenizer comes while the rows are read
+        loading = beside.submit(load_tokenizer, model, folder.parent)
+
+        def meter() -> TokenMeter | None:
+            try:
+                tokenizer = loading.result()
+            except TokenizerMissing:
+                return None
+            return TokenMeter(tokenizer, training.max_length_tokens, assistant_only=training.assistant_only_loss)
+
+        audit = prepare(collected.files, data, rules, meter, folder)
+        missing = loading.exception()
     audit.skipped_files = collected.skipped
-    if missing is not None:
+    if isinstance(missing, TokenizerMissing):
         what = f"The rows were not measured in tokens: {missing}."
         audit.findings.append(Finding("warning", "TokenizerMissing", what, "The training cuts what is too long."))
+    elif missing is not None:
+        raise missing
     return audit
 
 

@@ -1,20 +1,22 @@
 """The first pass: every row of every file read, understood, judged, and the good ones spooled with their keys."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pyarrow as pa
 
 from presets.errors import DataError
 from presets.recipe import AuditRecipe, DataRecipe
 from steps import near_duplicates
 from steps.audit import Audit, FileReport, Places
 from steps.messages import Conversation, check_turns
-from steps.privacy import has_email, has_secret
+from steps.privacy import emails_in, secrets_in
 from steps.readers import Row, RowFile, open_rows
-from steps.row_keys import content_key, same_key
+from steps.row_keys import row_keys
 from steps.shapes import RowError, Shape, choose_shape
 from steps.spool import BATCH_CHARACTERS, BATCH_ROWS, Numbers, Spool, to_batch
 
@@ -62,10 +64,14 @@ def gather(sources: Sequence[Source], data: DataRecipe, rules: AuditRecipe, spoo
         DataError: a file as a whole cannot be read, or its shape is not known.
     """
     gathered = Gathered()
-    batch = _Batch(spool, data.seed, near=rules.near_duplicates == "remove")
-    for source in _chosen(sources, data.path):
-        _read_file(source, data, batch, gathered, audit)
-    batch.flush()
+    batch = _Batch(spool, gathered, data.seed, near=rules.near_duplicates == "remove")
+    try:
+        for source in _chosen(sources, data.path):
+            _read_file(source, data, batch, gathered, audit)
+        batch.flush()
+    finally:
+        batch.close()
+    audit.characters = batch.characters
     audit.rows_bad = gathered.unparsable.count + gathered.invalid.count
     return gathered
 
@@ -96,9 +102,8 @@ def _read_file(source: Source, data: DataRecipe, batch: "_Batch", gathered: Gath
         count += 1
         conversation = _understood(row, shape, file, gathered)
         if conversation is not None:
-            batch.add(conversation, first_place | row.number, file.place, gathered)
+            batch.add(conversation, first_place | row.number)
     audit.rows_read += count
-    audit.characters = batch.characters
     ignored = tuple(c for c in columns if shape is not None and c not in shape.columns)
     told = (shape.name, shape.reason) if shape else ("", "there is no row")
     audit.files.append(FileReport(source.name, source.sha256, file.format, *told, count, ignored))
@@ -120,40 +125,66 @@ def _understood(row: Row, shape: Shape | None, file: RowFile, gathered: Gathered
 
 
 class _Batch:
-    """Good rows on their way to the spool, with their keys."""
+    """Good rows on their way to the spool; what can be done for many at once waits until there are many."""
 
-    def __init__(self, spool: Spool, seed: int, *, near: bool) -> None:
-        self._spool, self._seed, self._near = spool, seed, near
+    def __init__(self, spool: Spool, gathered: Gathered, seed: int, *, near: bool) -> None:
+        self._spool, self._gathered, self._seed, self._near = spool, gathered, f"{seed}\n".encode(), near
         self._rows: list[Conversation] = []
-        self._numbers: dict[str, list[int]] = {name: [] for name in ("content", "same", "place", "characters")}
+        self._places: list[int] = []
         self._pending = 0
+        self._beside = ThreadPoolExecutor(1)
+        self._job: Future[None] | None = None
         self.characters = 0
 
-    def add(self, row: Conversation, place: int, name: Callable[[int], str], gathered: Gathered) -> None:
-        texts = [message["content"] for message in row.messages]
-        size = sum(map(len, texts))
-        for number, value in zip(
-            self._numbers.values(), (content_key(row, self._seed), same_key(row), place, size), strict=True
-        ):
-            number.append(value)
-        if any(map(has_secret, texts)):
-            gathered.secrets.add(name(place & ((1 << FILE_SHIFT) - 1)))
-        if any(map(has_email, texts)):
-            gathered.emails.add(name(place & ((1 << FILE_SHIFT) - 1)))
+    def add(self, row: Conversation, place: int) -> None:
         self._rows.append(row)
-        self._pending += size
-        self.characters += size
+        self._places.append(place)
+        self._pending += sum([len(message["content"]) for message in row.messages])
         if len(self._rows) >= BATCH_ROWS or self._pending >= BATCH_CHARACTERS:
             self.flush()
 
     def flush(self) -> None:
-        if not self._rows:
-            return
-        batch = to_batch(self._rows)
-        numbers: dict[str, Numbers] = {n: np.array(values, dtype=np.uint64) for n, values in self._numbers.items()}
-        none = dict.fromkeys(near_duplicates.BAND_NAMES, np.zeros(len(self._rows), np.uint64))
+        if self._rows:
+            self._finish(self._rows, self._places)
+            self.characters += self._pending
+        self._rows, self._places, self._pending = [], [], 0
+
+    def close(self) -> None:
+        """Wait for what is under way; its error is raised here."""
+        self._beside.shutdown()
+        self._settle()
+
+    def _finish(self, rows: list[Conversation], places: list[int]) -> None:
+        batch = to_batch(rows)
+        keys = np.array([row_keys(row, self._seed) for row in rows], dtype=np.uint64)
+        lengths = [sum([len(message["content"]) for message in row.messages]) for row in rows]
+        numbers: dict[str, Numbers] = {
+            "content": keys[:, 0],
+            "same": keys[:, 1],
+            "place": np.array(places, dtype=np.uint64),
+            "characters": np.array(lengths, dtype=np.uint64),
+        }
+        none = dict.fromkeys(near_duplicates.BAND_NAMES, np.zeros(len(rows), np.uint64))
         numbers |= near_duplicates.signatures(batch) if self._near else none
+        self._settle()  # one batch on its way at a time: memory stays flat
+        self._job = self._beside.submit(self._put_down, batch, numbers, places)
+
+    def _put_down(self, batch: pa.RecordBatch, numbers: dict[str, Numbers], places: list[int]) -> None:
+        """Look through the texts and write them, which needs no interpreter and so a thread of its own pays."""
+        self._look_for_secrets(batch, places)
         self._spool.add(batch, numbers)
-        self._rows, self._pending = [], 0
-        for values in self._numbers.values():
-            values.clear()
+
+    def _settle(self) -> None:
+        if self._job is not None:
+            self._job.result()
+
+    def _look_for_secrets(self, batch: pa.RecordBatch, places: list[int]) -> None:
+        messages = batch.column("messages")
+        contents, offsets = messages.values.field("content"), np.asarray(messages.offsets)
+        for found, counted in (
+            (secrets_in(contents), self._gathered.secrets),
+            (emails_in(contents), self._gathered.emails),
+        ):
+            rows = {int(np.searchsorted(offsets, index, side="right")) - 1 for index in found}
+            for row in sorted(rows):
+                counted.add(self._gathered.place(places[row]))

@@ -6,6 +6,7 @@ from typing import Any
 
 Message = dict[str, Any]  # role and content; tool_calls, name and tool_call_id where there are any
 ROLES = ("system", "user", "assistant", "tool")
+PLAIN_ROLES = {("user", "assistant"), ("system", "user", "assistant")}  # most rows; what follows is dearer
 TEXT_ROLE = "text"  # a row that is no conversation: its text is learned as it stands
 
 
@@ -30,8 +31,10 @@ def check_turns(messages: Sequence[Message]) -> str | None:
     """
     if len(messages) == 1 and messages[0]["role"] == TEXT_ROLE:
         return None if messages[0]["content"].strip() else "the text is empty"
-    roles = [message["role"] for message in messages]
-    turns = messages[1:] if roles[:1] == ["system"] else messages
+    roles = tuple([message["role"] for message in messages])
+    if roles in PLAIN_ROLES and all(m["content"].strip() for m in messages if m["role"] == "assistant"):
+        return None
+    turns = messages[1:] if roles[:1] == ("system",) else messages
     if not any(m["role"] == "assistant" for m in turns):
         return "there is no assistant turn"
     if turns[-1]["role"] != "assistant":

@@ -9,6 +9,7 @@ that ask different questions of one long passage are different rows.
 MinHash and banding: Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, chapter 3.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,26 +19,24 @@ import pyarrow as pa
 from steps.messages import Conversation
 from steps.spool import Numbers, Spool, from_batch
 
-BANDS, ROWS_OF_BAND = 4, 4
+BANDS, ROWS_OF_BAND = 3, 4
 BAND_NAMES = tuple(f"band{i}" for i in range(BANDS))
 SHINGLE_BYTES = 16
 SIMILARITY = 0.9
 QUESTION_SHINGLES_APART = 8
-CANDIDATES = 100_000  # pairs that are compared at most
+CANDIDATES = 20_000  # pairs that are compared at most
 
 Bytes = npt.NDArray[np.uint8]
 
 
-def _fold() -> Bytes:
-    table = np.zeros(256, dtype=np.uint8)
-    for byte in range(256):
-        character = chr(byte)
-        if byte >= 0x80 or character.isalnum():
-            table[byte] = byte if byte >= 0x80 else ord(character.lower())
-    return table
+def _folded(byte: int) -> int:
+    """Return the byte of a letter or digit in lower case, as it stands beyond ASCII, 0 for what does not count."""
+    character = chr(byte)
+    return byte if byte >= 0x80 else ord(character.lower()) if character.isalnum() else 0
 
 
-_FOLD = _fold()
+_FOLD = bytes(map(_folded, range(256)))
+_DROPPED = bytes(byte for byte in range(256) if not _folded(byte))
 _ODD = np.array([(0x9E3779B97F4A7C15 * (2 * i + 1)) & (2**64 - 1) | 1 for i in range(BANDS * ROWS_OF_BAND)], np.uint64)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT = np.uint64(33)
@@ -48,17 +47,17 @@ def shingles(text: Bytes, bounds: npt.NDArray[np.int64]) -> tuple[Numbers, npt.N
 
     ``bounds`` are the offsets of the texts in ``text``, one more than there are texts.
     """
-    folded = _FOLD[text]
-    kept = folded != 0
+    raw = text.tobytes()
+    kept = np.frombuffer(raw.translate(_FOLD), dtype=np.uint8) != 0
     starts = kept.copy()
     starts[1:] &= ~kept[:-1] | (text[1:] >= 0xE3)  # U+3000 and up: East Asian scripts have no spaces
     inner = bounds[1:-1]
     starts[inner[inner < len(starts)]] |= kept[inner[inner < len(starts)]]
-    place = np.cumsum(kept) - 1
-    packed = np.concatenate([folded[kept], np.zeros(SHINGLE_BYTES, np.uint8)])
-    windows = np.lib.stride_tricks.as_strided(packed.view(), (len(packed) - SHINGLE_BYTES + 1, SHINGLE_BYTES), (1, 1))
+    packed = raw.translate(_FOLD, _DROPPED) + bytes(SHINGLE_BYTES)
+    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(packed, dtype=np.uint8), SHINGLE_BYTES)
     positions = np.flatnonzero(starts)
-    words = np.ascontiguousarray(windows[place[positions]]).view(np.uint64).reshape(-1, 2)
+    place = np.cumsum(kept, dtype=np.int32)[positions] - 1
+    words = np.ascontiguousarray(windows[place]).view(np.uint64).reshape(-1, 2)
     hashes = words[:, 0] * _MIX ^ (words[:, 1] * _ODD[0] + np.uint64(0x165667B19E3779F9))
     hashes ^= hashes >> _SHIFT
     hashes *= _MIX
@@ -144,7 +143,7 @@ def _candidates(spool: Spool, kept: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[
     return pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))], complete
 
 
-Sets = tuple[Numbers, ...]  # shingles of what is asked, of its first and last line, of what is answered
+Sets = tuple[Numbers, ...]  # shingles of the parts of a row
 
 
 def _shingle_sets(spool: Spool, wanted: set[int]) -> dict[int, Sets]:
@@ -152,26 +151,27 @@ def _shingle_sets(spool: Spool, wanted: set[int]) -> dict[int, Sets]:
     for start, batch in spool.batches():
         mine = [i for i in range(batch.num_rows) if start + i in wanted]
         if mine:
-            for i, row in zip(mine, from_batch(batch.take(pa.array(mine))), strict=True):
-                sets[start + i] = _row_sets(row)
+            parts = [_parts(row) for row in from_batch(batch.take(pa.array(mine)))]
+            found = iter(_sets([text for texts in parts for text in texts]))
+            sets |= {start + i: tuple(next(found) for _ in texts) for i, texts in zip(mine, parts, strict=True)}
     return sets
 
 
-def _row_sets(row: Conversation) -> Sets:
+def _parts(row: Conversation) -> tuple[str, ...]:
+    """Return what is asked, its first and its last line where it has several, and what is answered."""
     if row.is_text:
-        return (_set(row.messages[0]["content"]),)
-    asked = "\n".join(m["content"] for m in row.messages if m["role"] != "assistant")
-    said = "\n".join(m["content"] for m in row.messages if m["role"] == "assistant")
-    lines = [line for line in asked.splitlines() if line.strip()] or [""]
-    return tuple(_set(text) for text in (asked, lines[0], lines[-1], said))
+        return (row.messages[0]["content"],)
+    asked = "\n".join([m["content"] for m in row.messages if m["role"] != "assistant"])
+    said = "\n".join([m["content"] for m in row.messages if m["role"] == "assistant"])
+    lines = [line for line in asked.splitlines() if line.strip()]
+    return (asked, lines[0], lines[-1], said) if len(lines) > 1 else (asked, said)
 
 
-def _set(text: str) -> Numbers:
-    data = np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8)
-    if not len(data):
-        return np.zeros(0, np.uint64)
-    hashes, _ = shingles(data, np.array([0, len(data)], dtype=np.int64))
-    return np.unique(hashes)
+def _sets(texts: list[str]) -> list[Numbers]:
+    encoded = [text.encode("utf-8", errors="replace") for text in texts]
+    bounds = np.cumsum([0, *map(len, encoded)])
+    hashes, begins = shingles(np.frombuffer(b"".join(encoded), dtype=np.uint8), bounds)
+    return [np.unique(hashes[a:b]) for a, b in itertools.pairwise(begins)]
 
 
 def _near(first: Sets, later: Sets) -> bool:

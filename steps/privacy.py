@@ -4,22 +4,12 @@ A hint, not a proof: known forms only, each told by the characters that its issu
 """
 
 import re
+from collections.abc import Iterator
 
-_MARKS = (
-    "AKIA",
-    "ASIA",
-    "ghp_",
-    "gho_",
-    "ghs_",
-    "github_pat_",
-    "glpat-",
-    "hf_",
-    "sk-",
-    "xox",
-    "AIza",
-    "eyJ",
-    "-----BEGIN ",
-)
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_MARKS = "AKIA|ASIA|gh[pos]_|github_pat_|glpat-|hf_|sk-|xox|AIza|eyJ|-----BEGIN "
 _SECRET = re.compile(
     r"\b(?:A[KS]IA[0-9A-Z]{16}|gh[pos]_[0-9A-Za-z]{36}|github_pat_[0-9A-Za-z_]{40,}|glpat-[0-9A-Za-z_-]{20}"
     r"|hf_[0-9A-Za-z]{30,}|sk-(?:proj-|ant-)?[0-9A-Za-z_-]{32,}|xox[abpr]-[0-9A-Za-z-]{20,}|AIza[0-9A-Za-z_-]{35}"
@@ -32,9 +22,21 @@ _NOBODY = re.compile(r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net)|example|test|in
 
 def has_secret(text: str) -> bool:
     """Whether the text holds what looks like a key, a token or a private key."""
-    return any(mark in text for mark in _MARKS) and _SECRET.search(text) is not None
+    return _SECRET.search(text) is not None
 
 
 def has_email(text: str) -> bool:
     """Whether the text holds an e-mail address of somebody; the reserved example domains are nobody's."""
-    return "@" in text and any(not _NOBODY.search(found) for found in _EMAIL.findall(text))
+    return any(not _NOBODY.search(found) for found in _EMAIL.findall(text))
+
+
+def secrets_in(texts: pa.Array) -> Iterator[int]:
+    """Yield the indices of the texts that hold what looks like a secret; most are passed over in one scan."""
+    hits = pc.indices_nonzero(pc.match_substring_regex(texts, _MARKS)).to_pylist()
+    return (i for i in hits if has_secret(texts[i].as_py()))
+
+
+def emails_in(texts: pa.Array) -> Iterator[int]:
+    """Yield the indices of the texts that hold an e-mail address."""
+    hits = pc.indices_nonzero(pc.match_substring(texts, "@")).to_pylist()
+    return (i for i in hits if has_email(texts[i].as_py()))

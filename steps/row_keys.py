@@ -5,36 +5,30 @@ and white space, so that a copy that was only formatted anew is found.
 """
 
 import json
-from collections.abc import Callable
 from hashlib import blake2b
 
 from steps.messages import Conversation
 
 KEY_BYTES = 8
+WHITE_SPACE = b" \t\r\n\v\f"
 
 
-def content_key(row: Conversation, seed: int) -> int:
-    """Return the row's place among 2^64, a function of its content and the seed alone."""
-    return _key(_canonical(row, str), f"{seed}\n".encode())
+def row_keys(row: Conversation, seed: bytes) -> tuple[int, int]:
+    """Return (content, same): the row's place among 2^64, and a key that copies share which differ in form alone."""
+    text = _canonical(row)
+    data = text.encode("utf-8", errors="replace")
+    lower = data.lower() if text.isascii() else text.lower().encode("utf-8", errors="replace")
+    return _key(seed + data), _key(lower.translate(None, WHITE_SPACE))
 
 
-def same_key(row: Conversation) -> int:
-    """Return a key that rows share which differ in case and white space alone."""
-    return _key(_canonical(row, _normalised))
+def _key(data: bytes) -> int:
+    return int.from_bytes(blake2b(data, digest_size=KEY_BYTES).digest(), "little")
 
 
-def _key(data: bytes, before: bytes = b"") -> int:
-    return int.from_bytes(blake2b(before + data, digest_size=KEY_BYTES).digest(), "little")
-
-
-def _canonical(row: Conversation, form: Callable[[str], str]) -> bytes:
+def _canonical(row: Conversation) -> str:
     """Return roles and contents, separated by characters that no text holds, then what few rows have."""
-    text = "\x1e".join(f"{m['role']}\x1f{form(m['content'])}" for m in row.messages)
-    rest = [{k: v for k, v in m.items() if k not in ("role", "content")} for m in row.messages if len(m) > 2]
-    if rest or row.tools:
+    text = "\x1e".join([f"{m['role']}\x1f{m['content']}" for m in row.messages])
+    if row.tools or any(len(m) > 2 for m in row.messages):
+        rest = [{k: v for k, v in m.items() if k not in ("role", "content")} for m in row.messages]
         text += "\x1d" + json.dumps([rest, row.tools], sort_keys=True)
-    return text.encode("utf-8", errors="replace")
-
-
-def _normalised(text: str) -> str:
-    return " ".join(text.lower().split())
+    return text

@@ -137,6 +137,8 @@ def _parsed(value: Any) -> Any:  # noqa: ANN401  (JSON in a text cell, as csv ne
 
 
 def _message(turn: object) -> Message:
+    if type(turn) is dict and len(turn) == 2 and turn.get("role") in ROLES and type(turn.get("content")) is str:
+        return turn  # what most datasets hold, and costs nothing
     if not isinstance(turn, Mapping):
         raise RowError("a message is not an object")
     said = "role" if turn.get("role") is not None else "from"

@@ -15,33 +15,43 @@ import pyarrow as pa
 
 from steps.messages import Conversation, Message
 
-MESSAGE = pa.struct([(name, pa.large_string()) for name in ("role", "content", "tool_calls", "name", "tool_call_id")])
+MESSAGE_EXTRAS = ("tool_calls", "name", "tool_call_id")
+MESSAGE = pa.struct([(name, pa.large_string()) for name in ("role", "content", *MESSAGE_EXTRAS)])
 SCHEMA = pa.schema([("messages", pa.list_(MESSAGE)), ("tools", pa.large_string())])
-BATCH_ROWS = 1024
-BATCH_CHARACTERS = 4 << 20
+BATCH_ROWS = 2048
+BATCH_CHARACTERS = 2 << 20
 
 Numbers = npt.NDArray[np.uint64]
 
 
 def to_batch(rows: Sequence[Conversation]) -> pa.RecordBatch:
     """Return the rows as Arrow keeps them."""
-    offsets, roles, contents, calls, names, ids = [0], [], [], [], [], []
-    for row in rows:
-        for message in row.messages:
-            roles.append(message["role"])
-            contents.append(message["content"].encode("utf-8", errors="replace"))
-            calls.append(json.dumps(message["tool_calls"]) if "tool_calls" in message else None)
-            names.append(message.get("name"))
-            ids.append(message.get("tool_call_id"))
-        offsets.append(len(roles))
+    messages = [message for row in rows for message in row.messages]
     large = pa.large_string()
-    content = pa.array(contents, pa.large_binary()).view(large)
-    columns = [pa.array(roles, large), content, *(pa.array(c, large) for c in (calls, names, ids))]
-    messages = pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.StructArray.from_arrays(columns, fields=list(MESSAGE))
+    contents = pa.array([m["content"].encode("utf-8", errors="replace") for m in messages], pa.large_binary())
+    columns = [pa.array([m["role"] for m in messages], large), contents.view(large)]
+    columns += (
+        [_optional([_stored(m, name) for m in messages]) for name in MESSAGE_EXTRAS]
+        if _has_extras(messages)
+        else [pa.nulls(len(messages), large) for _ in MESSAGE_EXTRAS]
     )
-    tools = pa.array([json.dumps(row.tools) if row.tools else None for row in rows], pa.large_string())
-    return pa.RecordBatch.from_arrays([messages, tools], schema=SCHEMA)
+    offsets = np.cumsum([0, *[len(row.messages) for row in rows]], dtype=np.int32)
+    turns = pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(columns, fields=list(MESSAGE)))
+    tools = _optional([json.dumps(row.tools) if row.tools else None for row in rows])
+    return pa.RecordBatch.from_arrays([turns, tools], schema=SCHEMA)
+
+
+def _has_extras(messages: Sequence[Message]) -> bool:
+    return any(len(message) > 2 for message in messages)
+
+
+def _stored(message: Message, name: str) -> str | None:
+    value = message.get(name)
+    return json.dumps(value) if name == "tool_calls" and value is not None else value
+
+
+def _optional(values: list[str | None]) -> pa.Array:
+    return pa.array(values, pa.large_string())
 
 
 def from_batch(batch: pa.RecordBatch | pa.Table) -> Iterator[Conversation]:

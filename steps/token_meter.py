@@ -13,9 +13,9 @@ from steps.audit import Places, Preview, TokenReport
 from steps.chat import Encoded, Tokenizer, encode, render_row
 from steps.messages import Conversation
 
-SAMPLE_ROWS = 20_000
+SAMPLE_ROWS = 10_000
 LONGEST_ROWS = 64
-LABELLED_ROWS = 1_000  # rows whose supervised tokens are counted; costs three renderings a row
+LABELLED_ROWS = 500  # rows whose supervised tokens are counted; costs three renderings a row
 BINS = 40
 PREVIEWS = 3
 PREVIEW_CHARACTERS = 4_000
@@ -28,27 +28,31 @@ class TokenMeter:
         self._tokenizer, self._limit, self._assistant_only = tokenizer, limit, assistant_only
         self._lengths: list[int] = []
         self._supervised, self._trained, self._labelled = 0, 0, 0
-        self._unanswered = 0
+        self._unanswered, self._longest = 0, 0
         self.cut, self.refused = Places(), Places()
         self.refusal = ""
         self.previews: list[Preview] = []
 
-    def add(self, rows: Sequence[Conversation], places: Sequence[str]) -> None:
-        """Measure some rows."""
+    def add(self, rows: Sequence[Conversation], places: Sequence[str], drawn: Sequence[bool]) -> None:
+        """Measure some rows; those that were not ``drawn`` only tell how long the longest is."""
         texts, kept = [], []
-        for row, place in zip(rows, places, strict=True):
+        for row, place, is_drawn in zip(rows, places, drawn, strict=True):
             try:
                 texts.append(render_row(self._tokenizer, row))
             except DataError as error:
                 self.refusal = self.refusal or error.message
                 self.refused.add(place)
                 continue
-            kept.append((row, place))
+            kept.append((row, place, is_drawn))
         if not texts:
             return
-        encoded = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
-        for (row, place), ids in zip(kept, encoded, strict=True):
-            self._measure(row, place, len(ids))
+        encoded = self._tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False
+        )["input_ids"]
+        for (row, place, is_drawn), ids in zip(kept, encoded, strict=True):
+            self._longest = max(self._longest, len(ids))
+            if is_drawn:
+                self._measure(row, place, len(ids))
 
     def _measure(self, row: Conversation, place: str, tokens: int) -> None:
         self._lengths.append(tokens)
@@ -91,7 +95,7 @@ class TokenMeter:
             mean=round(float(lengths.mean()), 2),
             p50=int(p50),
             p95=int(p95),
-            longest=int(lengths.max()),
+            longest=self._longest,
             limit=self._limit,
             cut_rows=self.cut.count,
             unanswered_rows=self._unanswered,

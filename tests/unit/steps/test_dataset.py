@@ -40,7 +40,7 @@ def jsonl(tmp_path, rows, name="rows.jsonl"):
 
 def prepared(tmp_path, paths, recipe):
     sources = [Source(path, path.name, "0" * 64) for path in paths]
-    audit = prepare(sources, recipe, RULES, None, tmp_path / "out")
+    audit = prepare(sources, recipe, RULES, lambda: None, tmp_path / "out")
     audit.require_usable()
     return audit, load(tmp_path / "out" / TRAIN_FILE), load(tmp_path / "out" / HELD_OUT_FILE)
 
