@@ -123,11 +123,6 @@ class Places:
             self._shown.append(place)
 
     @property
-    def wants_place(self) -> bool:
-        """Whether the next place would be shown; saves making up its name."""
-        return len(self._shown) < PLACES_SHOWN
-
-    @property
     def rows(self) -> tuple[str, ...]:
         """Return the first places, and how many more there are."""
         more = self.count - len(self._shown)

@@ -10,44 +10,25 @@ row can be trained on: duplicates go before the split.
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from presets.recipe import AuditRecipe, DataRecipe
 from steps import near_duplicates, verdicts
-from steps.audit import Audit
+from steps.audit import PLACES_SHOWN, Audit, Places
 from steps.gather import Gathered, Source, gather
 from steps.scripts import count_scripts
+from steps.selection import Mask, Sample, Sides, draw_sample, drop_copies, split
 from steps.split import HELD_OUT_FILE, TRAIN_FILE, SideWriter, writing
-from steps.spool import Numbers, Spool, from_batch
-from steps.token_meter import LONGEST_ROWS, SAMPLE_ROWS, TokenMeter
+from steps.spool import Spool, from_batch
+from steps.token_meter import TokenMeter
 
 SPOOL_FOLDER = ".spool"
 SCRIPT_ROWS = 2_000
 
-Mask = npt.NDArray[np.bool_]
 AsksForMeter = Callable[[], TokenMeter | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """Which rows of the spool go where."""
-
-    train: Mask
-    held_out: Mask
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The rows to be measured in tokens: drawn by their content, and the longest besides; or all of them."""
-
-    drawn: Mask
-    further: Mask
-    exact: bool
 
 
 def prepare(
@@ -86,12 +67,12 @@ def _sort_out(
     audit: Audit,
 ) -> None:
     kept = _first_of_each(spool, gathered, rules, audit)
-    sides = split(spool.numbers("content"), kept, data.held_out_fraction)
+    sides = split(spool, kept, data.held_out_fraction)
     audit.rows_train, audit.rows_held_out = int(sides.train.sum()), int(sides.held_out.sum())
     verdicts.judge_size(audit, data)
     if audit.errors:
         return
-    sample = _sample(spool, kept)
+    sample = draw_sample(spool, kept)
     with writing(folder / TRAIN_FILE) as train, writing(folder / HELD_OUT_FILE) as held_out:
         _second_pass(spool, gathered, sides, sample, (train, held_out), meter, audit)
     if meter is not None:
@@ -101,53 +82,28 @@ def _sort_out(
 
 def _first_of_each(spool: Spool, gathered: Gathered, rules: AuditRecipe, audit: Audit) -> Mask:
     """Return the rows that stay: of rows that say the same, the first."""
-    copies, originals = _copies(spool.numbers("same"))
     kept = np.ones(spool.rows, dtype=bool)
-    kept[copies] = False
-    audit.duplicates = len(copies)
-    place = spool.numbers("place")
-    verdicts.note_repeats(audit, "Duplicates", gathered.repeats(place, zip(copies, originals, strict=True)))
-    del copies, originals
+    audit.duplicates, shown = drop_copies(spool, kept)
+    verdicts.note_repeats(audit, "Duplicates", _repeats(spool, gathered, shown, audit.duplicates))
     if rules.near_duplicates == "remove":
         near = near_duplicates.find(spool, kept)
         kept[list(near.repeats)] = False
         audit.near_duplicates = len(near.repeats)
-        verdicts.note_repeats(audit, "NearDuplicates", gathered.repeats(place, near.repeats.items()))
+        pairs = list(near.repeats.items())
+        verdicts.note_repeats(audit, "NearDuplicates", _repeats(spool, gathered, pairs, len(pairs)))
         if not near.complete:
             verdicts.note_incomplete(audit)
     return kept
 
 
-def _copies(keys: Numbers) -> tuple[list[int], list[int]]:
-    """Return the rows whose key an earlier row has, and that row for each."""
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
-    copies = order[again]
-    firsts = order[np.searchsorted(keys, keys[again])]
-    by_row = np.argsort(copies)
-    return copies[by_row].tolist(), firsts[by_row].tolist()
-
-
-def split(keys: Numbers, kept: Mask, fraction: float) -> Sides:
-    """Return the sides: held out are the rows whose key lies in the first ``fraction`` of all keys, one at least."""
-    held_out = kept & (keys < np.uint64(min(fraction * 2.0**64, 2.0**64 - 2048)))
-    if fraction > 0 and kept.sum() > 1 and not held_out.any():
-        candidates = np.flatnonzero(kept)
-        held_out[candidates[np.argmin(keys[candidates])]] = True
-    return Sides(kept & ~held_out, held_out)
-
-
-def _sample(spool: Spool, kept: Mask) -> Sample:
-    rows = np.flatnonzero(kept)
-    if len(rows) <= SAMPLE_ROWS:
-        return Sample(kept, np.zeros_like(kept), exact=True)
-    by_content = rows[np.argpartition(spool.numbers("same")[rows], SAMPLE_ROWS)[:SAMPLE_ROWS]]
-    longest = rows[np.argpartition(spool.numbers("characters")[rows], -LONGEST_ROWS)[-LONGEST_ROWS:]]
-    drawn, further = np.zeros_like(kept), np.zeros_like(kept)
-    drawn[by_content] = True
-    further[longest] = True
-    return Sample(drawn, further & ~drawn, exact=False)
+def _repeats(spool: Spool, gathered: Gathered, pairs: Sequence[tuple[int, int]], count: int) -> Places:
+    """Return ``count`` rows, of which the first (later, first) ``pairs`` are told by name."""
+    found = Places()
+    for pair in pairs[:PLACES_SHOWN]:
+        later, first = (gathered.place(int(spool.numbers("place", row, 1)[0])) for row in pair)
+        found.add(f"{later} repeats {first}")
+    found.count = count
+    return found
 
 
 def _second_pass(
@@ -159,7 +115,6 @@ def _second_pass(
     meter: TokenMeter | None,
     audit: Audit,
 ) -> None:
-    place = spool.numbers("place")
     texts: list[str] = []
     for start, batch in spool.batches():
         rows = slice(start, start + batch.num_rows)
@@ -170,7 +125,8 @@ def _second_pass(
             continue
         conversations = list(from_batch(batch.take(pa.array(mine))))
         if meter is not None:
-            places = [gathered.place(int(place[start + i])) for i in mine]
+            place = spool.numbers("place", start, batch.num_rows)
+            places = [gathered.place(int(place[i])) for i in mine]
             meter.add(conversations, places, drawn=sample.drawn[rows][mine].tolist())
         if len(texts) < SCRIPT_ROWS:
             texts += [row.messages[-1]["content"] for row in conversations]

@@ -1,6 +1,6 @@
 """The first pass: every row of every file read, understood, judged, and the good ones spooled with their keys."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -46,15 +46,6 @@ class Gathered:
     def place(self, number: int) -> str:
         """Return how to name the row of a place number."""
         return self.files[number >> FILE_SHIFT].place(number & ((1 << FILE_SHIFT) - 1))
-
-    def repeats(self, place: Numbers, pairs: Iterable[tuple[int, int]]) -> Places:
-        """Return the rows of (later, first) pairs by name."""
-        found = Places()
-        for later, first in pairs:
-            found.add(
-                f"{self.place(int(place[later]))} repeats {self.place(int(place[first]))}" if found.wants_place else ""
-            )
-        return found
 
 
 def gather(sources: Sequence[Source], data: DataRecipe, rules: AuditRecipe, spool: Spool, audit: Audit) -> Gathered:

@@ -20,7 +20,8 @@ from steps.messages import Conversation
 from steps.spool import Numbers, Spool, from_batch
 
 BANDS, ROWS_OF_BAND = 3, 4
-BAND_NAMES = tuple(f"band{i}" for i in range(BANDS))
+WORDS = "words"  # a key over all shingles: rows of the same words share it, however many are like them
+BAND_NAMES = (*(f"band{i}" for i in range(BANDS)), WORDS)
 SHINGLE_BYTES = 16
 SIMILARITY = 0.9
 QUESTION_SHINGLES_APART = 8
@@ -56,13 +57,18 @@ def shingles(text: Bytes, bounds: npt.NDArray[np.int64]) -> tuple[Numbers, npt.N
     packed = raw.translate(_FOLD, _DROPPED) + bytes(SHINGLE_BYTES)
     windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(packed, dtype=np.uint8), SHINGLE_BYTES)
     positions = np.flatnonzero(starts)
-    place = np.cumsum(kept, dtype=np.int32)[positions] - 1
-    words = np.ascontiguousarray(windows[place]).view(np.uint64).reshape(-1, 2)
+    counted = np.concatenate([[0], np.cumsum(kept, dtype=np.int32)])
+    place, begins = counted[positions], np.searchsorted(positions, bounds)
+    letters = windows[place]
+    left = np.repeat(counted[bounds[1:]], np.diff(begins)) - place  # to the end of the shingle's own text
+    short = np.flatnonzero(left < SHINGLE_BYTES)
+    letters[short] *= np.arange(SHINGLE_BYTES) < left[short, None]
+    words = letters.view(np.uint64)
     hashes = words[:, 0] * _MIX ^ (words[:, 1] * _ODD[0] + np.uint64(0x165667B19E3779F9))
     hashes ^= hashes >> _SHIFT
     hashes *= _MIX
     hashes ^= hashes >> _SHIFT
-    return hashes, np.searchsorted(positions, bounds)
+    return hashes, begins
 
 
 def signatures(batch: pa.RecordBatch) -> dict[str, Numbers]:
@@ -70,6 +76,7 @@ def signatures(batch: pa.RecordBatch) -> dict[str, Numbers]:
     hashes, begins = shingles(*_texts(batch))
     count = batch.num_rows
     empty = begins[1:] == begins[:-1]
+    total = np.zeros(count, dtype=np.uint64)
     mins = np.zeros((BANDS * ROWS_OF_BAND, count), dtype=np.uint64)
     if len(hashes):
         at = np.minimum(begins[:-1], len(hashes) - 1)
@@ -77,9 +84,11 @@ def signatures(batch: pa.RecordBatch) -> dict[str, Numbers]:
             mixed = hashes * odd
             mixed ^= mixed >> _SHIFT
             mins[i] = np.minimum.reduceat(mixed, at)
+        total = np.add.reduceat(hashes, at)
     own = np.arange(count, dtype=np.uint64) * _MIX + np.uint64(batch.num_rows)
     bands: dict[str, Numbers] = {}
-    for band, name in enumerate(BAND_NAMES):
+    bands[WORDS] = np.where(empty, own, total)
+    for band, name in enumerate(BAND_NAMES[:BANDS]):
         key = np.zeros(count, dtype=np.uint64)
         for row in mins[band * ROWS_OF_BAND : (band + 1) * ROWS_OF_BAND]:
             key = (key ^ row) * _MIX
@@ -123,20 +132,19 @@ def find(spool: Spool, kept: npt.NDArray[np.bool_]) -> NearDuplicates:
 
 
 def _candidates(spool: Spool, kept: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], bool]:
-    """Return pairs (first, later) that share a band, in the order of the later one."""
-    found, rows, complete = [], np.flatnonzero(kept), True
+    """Return pairs (earlier, later) that share a band, in the order of the later one.
+
+    Each row is paired with the first of its band and the one before it: what is alike is mostly the next of kin.
+    """
+    found, complete = [np.zeros((0, 2), np.int64)], True
     for name in BAND_NAMES:
-        keys = spool.numbers(name)[rows]
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
-        begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        sizes = np.diff(np.concatenate([begins, [len(ordered)]]))
-        later = np.ones(len(ordered), dtype=bool)
-        later[begins] = False
-        firsts = np.repeat(order[begins], sizes)[later]
-        pair = np.stack([rows[firsts], rows[order[later]]], axis=1)
-        complete &= len(pair) <= CANDIDATES
-        found.append(pair[:CANDIDATES])
+        for keys, rows in spool.groups(name, kept):
+            again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
+            first = np.stack([rows[np.searchsorted(keys, keys[again])], rows[again]], axis=1)
+            before = np.stack([rows[again - 1], rows[again]], axis=1)
+            pair = np.unique(np.concatenate([first, before]), axis=0)
+            complete &= len(pair) <= CANDIDATES
+            found.append(pair[:CANDIDATES])
     pairs = np.unique(np.concatenate(found), axis=0)
     complete &= len(pairs) <= CANDIDATES
     pairs = pairs[:CANDIDATES]

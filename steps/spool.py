@@ -20,6 +20,7 @@ MESSAGE = pa.struct([(name, pa.large_string()) for name in ("role", "content", *
 SCHEMA = pa.schema([("messages", pa.list_(MESSAGE)), ("tools", pa.large_string())])
 BATCH_ROWS = 2048
 BATCH_CHARACTERS = 2 << 20
+CHUNK_ROWS = 1 << 19
 
 Numbers = npt.NDArray[np.uint64]
 
@@ -103,6 +104,27 @@ class Spool:
                 yield start, batch
                 start += batch.num_rows
 
-    def numbers(self, name: str) -> Numbers:
-        """Return one number of every row."""
-        return np.fromfile(self._folder / f"{name}.u64", dtype=np.uint64)
+    def numbers(self, name: str, start: int, count: int) -> Numbers:
+        """Return one number of some rows."""
+        return np.fromfile(self._folder / f"{name}.u64", np.uint64, count, offset=start * 8)
+
+    def chunks(self, name: str) -> Iterator[tuple[int, Numbers]]:
+        """Yield (index of the first row, numbers) for half a million rows at a time."""
+        for start in range(0, self.rows, CHUNK_ROWS):
+            yield start, self.numbers(name, start, CHUNK_ROWS)
+
+    def groups(self, name: str, kept: npt.NDArray[np.bool_]) -> Iterator[tuple[Numbers, npt.NDArray[np.int64]]]:
+        """Yield (keys, rows) of the kept rows, about half a million at a time, rows of one key always together.
+
+        The keys of a group are in order, and the rows of one key too: what repeats stands behind what it repeats.
+        """
+        parts = -(-self.rows // CHUNK_ROWS)
+        for part in range(parts):
+            keys, rows = [], []
+            for start, numbers in self.chunks(name):
+                mine = np.flatnonzero((numbers % np.uint64(parts) == part) & kept[start : start + len(numbers)])
+                keys.append(numbers[mine])
+                rows.append(mine + start)
+            found = np.concatenate(keys)
+            order = np.argsort(found, kind="stable")
+            yield found[order], np.concatenate(rows)[order]

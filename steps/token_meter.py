@@ -13,8 +13,6 @@ from steps.audit import Places, Preview, TokenReport
 from steps.chat import Encoded, Tokenizer, encode, render_row
 from steps.messages import Conversation
 
-SAMPLE_ROWS = 10_000
-LONGEST_ROWS = 64
 LABELLED_ROWS = 500  # rows whose supervised tokens are counted; costs three renderings a row
 BINS = 40
 PREVIEWS = 3
