@@ -29,8 +29,10 @@ def hub_file(url: str) -> HubFile | None:
     """Return the file that ``url`` names on the hub, None when it is no address of one."""
     parts = urlsplit(url)
     if parts.scheme == "hf":
-        found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+?|[^/]+))?/(.+)", unquote(parts.path.lstrip("/")))
-        return HubFile(found[1], found[2] or "main", found[3]) if parts.netloc == "datasets" and found else None
+        found = re.fullmatch(r"/([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)", parts.path)
+        if parts.netloc != "datasets" or not found:
+            return None
+        return HubFile(unquote(found[1]), unquote(found[2] or "main"), unquote(found[3]))
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc
     if parts.scheme in ("http", "https") and parts.netloc in (*HOSTS, endpoint) and parts.netloc:
         found = re.fullmatch(r"/datasets/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/(.+)", parts.path)

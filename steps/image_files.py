@@ -4,8 +4,9 @@ Layers are laid over one another as a container runtime does it, whiteouts inclu
 folder, links and devices are refused: a dataset needs none.
 """
 
+import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,23 +29,27 @@ def pull(
     Raises:
         DataError: there is no such image, it holds no files, or an entry is not a plain file.
     """
-    registry = Registry(image, config, verify=verify)
-    digest, manifest = registry.manifest()
-    target = folder / digest.replace(":", "-")
-    if target.is_dir():
+    with Registry(image, config, verify=verify) as registry:
+        digest, manifest = registry.manifest()
+        target = folder / digest.replace(":", "-")
+        if not target.is_dir():
+            shutil.rmtree(folder / ".pulling", ignore_errors=True)
+            _lay_out(registry, manifest["layers"], folder / ".pulling", max_bytes).rename(target)
         return digest, target
-    work = folder / ".pulling"
-    work.mkdir(parents=True, exist_ok=True)
+
+
+def _lay_out(registry: Registry, layers: Sequence[Mapping[str, Any]], work: Path, max_bytes: int) -> Path:
+    """Return the folder that the layers give, laid over one another in ``work``."""
     root = work / "root"
+    root.mkdir(parents=True)
     room = _Room(max_bytes, registry.shown)
-    for layer in manifest["layers"]:
+    for layer in layers:
         _add_layer(registry, layer, root, work, room)
     data = root / DATA_FOLDER
     found = data if data.is_dir() else root
-    if not root.is_dir() or not any(path.is_file() for path in found.rglob("*")):
+    if not any(path.is_file() for path in found.rglob("*")):
         raise DataError("ImageEmpty", f"{registry.shown} has no files under /data.", fix="Put the dataset under /data.")
-    found.rename(target)
-    return digest, target
+    return found
 
 
 class _Room:
@@ -72,12 +77,11 @@ def _add_layer(registry: Registry, layer: Mapping[str, Any], root: Path, work: P
     registry.blob_to(digest, size, blob)
     notes = layer.get("annotations") or {}
     title = notes.get(TITLE)
-    if title and notes.get(UNPACK) != "true" and "tar" not in str(layer.get("mediaType")).split("."):
+    if title and notes.get(UNPACK) != "true":  # whatever its media type: oras-py calls every file a tar
         target = root / _safe(title, registry.shown)
         target.parent.mkdir(parents=True, exist_ok=True)
         blob.replace(target)
         return
-    root.mkdir(parents=True, exist_ok=True)
     try:
         with opened(blob) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for entry in archive:

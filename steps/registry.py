@@ -84,6 +84,12 @@ class Registry:
         self._client = _Oras(host, config, plain=plain, verify=verify)
         self._base = f"{self._client.prefix}://{host}/v2/{self.repository}"
 
+    def __enter__(self) -> "Registry":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.session.close()
+
     def manifest(self, reference: str | None = None) -> tuple[str, dict[str, Any]]:
         """Return (digest, manifest) of the image; of an index that for linux/amd64, or its only one.
 
