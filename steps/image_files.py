@@ -77,7 +77,8 @@ def _add_layer(registry: Registry, layer: Mapping[str, Any], root: Path, work: P
     registry.blob_to(digest, size, blob)
     notes = layer.get("annotations") or {}
     title = notes.get(TITLE)
-    if title and notes.get(UNPACK) != "true":  # whatever its media type: oras-py calls every file a tar
+    packed = notes.get(UNPACK) == "true" or str(layer.get("mediaType")).endswith("tar+gzip")
+    if title and not packed:  # whatever its media type: oras-py calls every plain file a tar
         target = root / _safe(title, registry.shown)
         target.parent.mkdir(parents=True, exist_ok=True)
         blob.replace(target)

@@ -25,7 +25,7 @@ BAND_NAMES = (*(f"band{i}" for i in range(BANDS)), WORDS)
 SHINGLE_BYTES = 16
 SIMILARITY = 0.9
 QUESTION_SHINGLES_APART = 8
-CANDIDATES = 20_000  # pairs that are compared at most
+CANDIDATES = 10_000  # pairs that are compared at most
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -151,7 +151,7 @@ def _candidates(spool: Spool, kept: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[
     return pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))], complete
 
 
-Sets = tuple[Numbers, ...]  # shingles of the parts of a row
+Sets = tuple[npt.NDArray[np.uint32], ...]  # shingles of the parts of a row
 
 
 def _shingle_sets(spool: Spool, wanted: set[int]) -> dict[int, Sets]:
@@ -175,11 +175,12 @@ def _parts(row: Conversation) -> tuple[str, ...]:
     return (asked, lines[0], lines[-1], said) if len(lines) > 1 else (asked, said)
 
 
-def _sets(texts: list[str]) -> list[Numbers]:
+def _sets(texts: list[str]) -> list[npt.NDArray[np.uint32]]:
     encoded = [text.encode("utf-8", errors="replace") for text in texts]
     bounds = np.cumsum([0, *map(len, encoded)])
     hashes, begins = shingles(np.frombuffer(b"".join(encoded), dtype=np.uint8), bounds)
-    return [np.unique(hashes[a:b]) for a, b in itertools.pairwise(begins)]
+    narrow = hashes.astype(np.uint32)  # half the memory, and a chance of one in a million a text
+    return [np.unique(narrow[a:b]) for a, b in itertools.pairwise(begins)]
 
 
 def _near(first: Sets, later: Sets) -> bool:
@@ -193,7 +194,7 @@ def _apart(sets: Sets) -> int:
     return QUESTION_SHINGLES_APART if len(sets) > 1 else len(sets[0])
 
 
-def _similar(a: Numbers, b: Numbers) -> float:
+def _similar(a: npt.NDArray[np.uint32], b: npt.NDArray[np.uint32]) -> float:
     """Return the Jaccard similarity; texts without a word are not compared, and so not similar."""
     shared = len(np.intersect1d(a, b, assume_unique=True))
     union = len(a) + len(b) - shared

@@ -1,7 +1,6 @@
 """The two sides of a dataset on disk: parquet of conversations, written in groups so that memory stays flat."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from steps.spool import SCHEMA, from_batch
 TRAIN_FILE = "train.parquet"
 HELD_OUT_FILE = "heldout.parquet"
 GROUP_ROWS = 8192
-GROUP_BYTES = 6 << 20
+GROUP_BYTES = 4 << 20
 
 
 class SideWriter:
@@ -22,11 +21,9 @@ class SideWriter:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_index=False)
+        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=False)
         self._pending: list[pa.RecordBatch] = []
         self._rows, self._bytes = 0, 0
-        self._beside = ThreadPoolExecutor(1)
-        self._job: Future[None] | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows."""
@@ -39,25 +36,14 @@ class SideWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending as one row group, beside what goes on."""
-        if not self._pending:
-            return
-        self._settle()
-        table = pa.Table.from_batches(self._pending, SCHEMA)
-        self._job = self._beside.submit(self._writer.write_table, table, row_group_size=self._rows)
-        self._pending, self._rows, self._bytes = [], 0, 0
+        """Write what is pending as one row group."""
+        if self._pending:
+            self._writer.write_table(pa.Table.from_batches(self._pending, SCHEMA), row_group_size=self._rows)
+            self._pending, self._rows, self._bytes = [], 0, 0
 
     def close(self) -> None:
         """End the file."""
-        self._beside.shutdown()
-        try:
-            self._settle()
-        finally:
-            self._writer.close()
-
-    def _settle(self) -> None:
-        if self._job is not None:
-            self._job.result()
+        self._writer.close()
 
 
 @contextmanager

@@ -171,7 +171,7 @@ def test_a_registry_that_does_not_answer_is_asked_again_and_given_up(tmp_path, m
 
 def test_a_blob_of_other_bytes_is_refused(open_registry, tmp_path, tmp_path_factory):
     push = Pusher(open_registry, "team/corrupt")
-    layer = tar({"data/a.jsonl": ROWS})
+    layer = tar({"data/a.jsonl": ROWS * 3})
     push.image_of([(TAR, layer, {})], "1")
     name = hashlib.sha256(layer).hexdigest()
     blob = next(p for p in tmp_path_factory.getbasetemp().rglob(f"*/{name}/data"))
