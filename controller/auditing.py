@@ -81,10 +81,18 @@ def _for_model(name: str, urls: tuple[str, ...], model: str, config: Path | None
         "apiVersion": "kaito.sh/v1beta1",
         "kind": "Workspace",
         "metadata": {"name": name},
-        "tuning": {"preset": {"name": model}, "method": "qlora", "input": {"urls": urls}},
+        "tuning": {"preset": {"name": model}, "method": "lora", "input": {"urls": urls}},
     }
-    written = parse_training_config(read_text(config), "qlora", name) if config else TrainingConfig()
+    written = _written(read_text(config), name) if config else TrainingConfig()
     return resolve(Workspace.model_validate(body), found, written)
+
+
+def _written(text: str, name: str) -> TrainingConfig:
+    """Return the training config, whichever method it is meant for."""
+    try:
+        return parse_training_config(text, "qlora", name)
+    except InvalidInput:
+        return parse_training_config(text, "lora", name)
 
 
 def _without_model(finding: Finding) -> Finding:

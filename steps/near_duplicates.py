@@ -140,11 +140,11 @@ def _candidates(spool: Spool, kept: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[
     for name in BAND_NAMES:
         for keys, rows in spool.groups(name, kept):
             again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
+            complete &= len(again) <= CANDIDATES
+            again = again[:CANDIDATES]
             first = np.stack([rows[np.searchsorted(keys, keys[again])], rows[again]], axis=1)
             before = np.stack([rows[again - 1], rows[again]], axis=1)
-            pair = np.unique(np.concatenate([first, before]), axis=0)
-            complete &= len(pair) <= CANDIDATES
-            found.append(pair[:CANDIDATES])
+            found += [first, before]
     pairs = np.unique(np.concatenate(found), axis=0)
     complete &= len(pairs) <= CANDIDATES
     pairs = pairs[:CANDIDATES]
