@@ -1,7 +1,7 @@
 """A registry: manifests and blobs by digest, every byte verified.  The one module that oras-py is used in.
 
-oras-py gives addresses, session and the distribution API; how requests are signed, repeated and checked is ours
-(``docs/upstream/oras-py.md`` says why).
+oras-py gives the session and its one seam for requests; how they are signed, repeated and checked is ours: it sends the
+first token for every later request, does not verify what it downloads, and does not ask again when it should.
 """
 
 import hashlib

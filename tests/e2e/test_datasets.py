@@ -58,8 +58,8 @@ def test_the_seeds_dataset_runs_from_its_address_to_an_adapter(here, tmp_path):
     assert status["output"]["digest"].startswith("sha256:")
     audits = list(here.folder.rglob("store/blobs/sha256/*"))
     pages = [p for p in audits if p.read_bytes()[:15] == b"<!doctype html>"]
-    assert len(pages) == 2
-    assert all(name in page.read_text() for page in pages)
+    assert len(pages) == 1  # the same findings give the same page
+    assert name in pages[0].read_text()
 
 
 def test_an_audit_names_rows_and_writes_its_page(here, tmp_path):

@@ -1,0 +1,213 @@
+"""Whatever the rows and however they are cut by reading windows, they come out as they went in, or with a reason."""
+
+import io
+import json
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from presets.errors import DataError
+from steps import json_rows, table_rows
+from steps.docker_config import DockerConfig
+from steps.messages import Conversation
+from steps.near_duplicates import shingles, signatures
+from steps.privacy import has_email, has_secret
+from steps.row_keys import row_keys
+from steps.scripts import script
+from steps.spool import from_batch, to_batch
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+OBJECTS = st.lists(st.dictionaries(st.text(), JSON, max_size=4), max_size=8)
+
+
+class Slowly(io.BytesIO):
+    """A stream that gives a few bytes at a time, as a window that cuts anywhere."""
+
+    def __init__(self, data, step):
+        super().__init__(data)
+        self.step = step
+
+    def read(self, size=-1):
+        return super().read(min(self.step, size) if size > 0 else self.step)
+
+
+@given(OBJECTS, st.integers(1, 40), st.sampled_from([None, 1, 4]), st.booleans())
+@settings(deadline=None)
+def test_a_list_is_read_as_json_reads_it_wherever_the_window_cuts(rows, step, indent, ascii_only):
+    text = json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode("utf-8", errors="surrogatepass")
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return  # a lone surrogate is no UTF-8
+    assert [value for _, value, _ in json_rows.elements(Slowly(text, step), "x")] == rows
+
+
+@given(st.binary(max_size=200), st.integers(1, 40))
+@settings(deadline=None)
+def test_any_bytes_give_rows_or_a_reason(data, step):
+    for read in (lambda: json_rows.elements(Slowly(data, step), "x"), lambda: json_rows.lines(io.BytesIO(data))):
+        try:
+            list(read())
+        except DataError as error:
+            assert error.fix
+
+
+@given(st.text(alphabet='[]{},:"0 \n\\ua1', max_size=60), st.integers(1, 9))
+@settings(deadline=None)
+def test_what_json_refuses_is_refused_and_what_it_takes_is_taken(text, step):
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        whole = None
+    try:
+        found = [value for _, value, _ in json_rows.elements(Slowly(text.encode(), step), "x")]
+    except DataError:
+        found = None
+    if isinstance(whole, list):
+        assert found == whole
+    elif whole is None:
+        assert found is None
+
+
+CELL = st.text(alphabet=string.ascii_letters + string.digits + " ,;\t\"\n'é€", max_size=12)
+
+
+@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=8))
+def test_a_sheet_is_read_as_it_was_written(rows):
+    import csv
+
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("question", "answer"), *rows])
+    found = list(table_rows.csv_rows(io.BytesIO(text.getvalue().encode()), "a.csv"))
+    assert [(v["question"], v["answer"]) for _, v, problem in found if not problem] == rows
+
+
+TURN = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": st.text()})
+
+
+@given(st.lists(st.lists(TURN, min_size=1, max_size=3), min_size=1, max_size=5))
+def test_rows_come_out_of_the_spool_as_they_went_in(rows):
+    conversations = [Conversation(list(messages)) for messages in rows]
+    try:
+        json.dumps(rows, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return  # what no file can hold is replaced
+    assert list(from_batch(to_batch(conversations))) == conversations
+
+
+def test_tools_and_their_calls_come_out_of_the_spool():
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}
+    answer = {"role": "tool", "content": "2", "name": "f", "tool_call_id": "1"}
+    row = Conversation(
+        [{"role": "user", "content": "q"}, call, answer, {"role": "assistant", "content": "2"}], [{"x": 1}]
+    )
+    plain = Conversation([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
+    assert list(from_batch(to_batch([row, plain]))) == [row, plain]
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=6))
+@settings(deadline=None)
+def test_shingles_of_a_text_do_not_depend_on_its_neighbours(texts):
+    import numpy as np
+
+    encoded = [text.encode("utf-8", errors="replace") for text in texts]
+
+    def of(parts):
+        bounds = np.cumsum([0, *map(len, parts)])
+        hashes, begins = shingles(np.frombuffer(b"".join(parts), dtype=np.uint8), bounds)
+        return [hashes[a:b].tolist() for a, b in zip(begins[:-1], begins[1:], strict=True)]
+
+    assert of(encoded) == [of([part])[0] for part in encoded]
+
+
+def pair(question, answer):
+    return Conversation([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
+
+
+def test_signatures_do_not_depend_on_the_batch():
+    rows = [pair(f"what is {i}", f"it is {i} and nothing else") for i in range(9)]
+    whole = signatures(to_batch(rows))
+    for index, row in enumerate(rows):
+        alone = signatures(to_batch([row]))
+        assert all(alone[name][0] == whole[name][index] for name in whole)
+
+
+def test_case_and_white_space_make_no_other_row_and_words_do():
+    keys = [row_keys(pair(q, "a"), b"1") for q in ("What is  it", "what\nis it", "what was it")]
+    assert keys[0][1] == keys[1][1] != keys[2][1]
+    assert len({content for content, _ in keys}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "secret", "email"),
+    [
+        ("AKIA" + "ABCD" * 4, True, False),
+        ("-----BEGIN RSA PRIVATE KEY-----", True, False),
+        ("hf_" + "aB3" * 12, True, False),
+        ("risk-free and task-oriented", False, False),
+        ("hf_hub_download(x)", False, False),
+        ("write to ann@firm.io", False, True),
+        ("write to ann@example.com or a@b.test", False, False),
+        ("@decorator\ndef f(): pass", False, False),
+    ],
+)
+def test_secrets_and_addresses_are_told_from_other_text(text, secret, email):
+    assert (has_secret(text), has_email(text)) == (secret, email)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("hello", "latin"),
+        ("привет", "cyrillic"),
+        ("你好", "han"),
+        ("こんにちは世界", "japanese"),
+        ("مرحبا", "arabic"),
+        ("1 + 2", "none"),
+    ],
+)
+def test_the_script_of_a_text_is_told(text, name):
+    assert script(text) == name
+
+
+CREDENTIALS = {"username": "u", "password": "p"}
+
+
+@pytest.mark.parametrize(
+    ("key", "registry", "repository", "found"),
+    [
+        ("ghcr.io", "ghcr.io", "a/b", True),
+        ("https://ghcr.io/v1/", "ghcr.io", "a/b", True),
+        ("ghcr.io/a", "ghcr.io", "a/b", True),
+        ("ghcr.io/a", "ghcr.io", "ab/b", False),
+        ("*.azurecr.io", "team.azurecr.io", "a", True),
+        ("*.azurecr.io", "a.b.azurecr.io", "a", False),
+        ("ghcr.io", "ghcr.io.evil.example", "a", False),
+        ("https://index.docker.io/v1/", "docker.io", "library/x", True),
+        ("localhost:5000", "localhost:5001", "a", False),
+    ],
+)
+def test_credentials_go_to_their_registry_alone(key, registry, repository, found):
+    config = DockerConfig([{"auths": {key: CREDENTIALS}}])
+    assert (config.find(registry, repository) is not None) == found
+
+
+def test_the_longest_path_wins_and_the_first_file():
+    def entry(name):
+        return {"username": name, "password": "p"}
+
+    first = {"auths": {"r.io": entry("host"), "r.io/a": entry("path")}}
+    config = DockerConfig([first, {"auths": {"r.io/a/b": entry("later")}}])
+    assert [config.find("r.io", repository).username for repository in ("a/b", "c")] == ["path", "host"]  # type: ignore[union-attr]
+
+
