@@ -1,10 +1,12 @@
 """Runs a command and says what it took: seconds on the wall, seconds of CPU, peak memory."""
 
-import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -16,18 +18,19 @@ class Measured:
     peak_mib: float
 
 
-def measured(command: list[str], **options: object) -> Measured:
-    """Run ``command`` to its end; its peak memory includes that of children it waited for."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload]
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} ended with {process.returncode}: {said.decode()[-800:]}")
-    return Measured(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+def measured(command: list[str], cwd: Path | None = None) -> Measured:
+    """Run ``command`` to its end under GNU time: a child of this process would begin with this process's memory."""
+    if not shutil.which("time"):
+        sys.exit("GNU time is not installed: apt-get install time")
+    with tempfile.NamedTemporaryFile("r") as told:
+        start = time.perf_counter()
+        timed = ["time", "-o", told.name, "-f", "%U %S %M", *command]
+        done = subprocess.run(timed, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=cwd)
+        wall = time.perf_counter() - start
+        if done.returncode:
+            sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.decode()[-800:]}")
+        user, system, peak_kib = told.read().split()
+    return Measured(wall, float(user) + float(system), int(peak_kib) / 1024)
 
 
 def median(runs: list[Measured]) -> Measured:

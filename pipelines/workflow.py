@@ -9,10 +9,11 @@ from typing import Any
 
 from hera.workflows import DAG, CronWorkflow, Parameter, Task, Workflow
 from hera.workflows import models as m
+from pydantic import ValidationError
 
 from pipelines.plan import Plan, PlannedStep, default_store
 from pipelines.templates import Images, template, user_volumes
-from presets.errors import ConfigError
+from presets.errors import ConfigError, FieldError, InvalidInput
 from presets.recipe import Recipe
 
 ENTRYPOINT = "run"
@@ -53,6 +54,25 @@ def compile_cron(plan: Plan, images: Images) -> dict[str, Any] | None:
     return checked(cron.to_dict())
 
 
+def _volumes(recipe: Recipe) -> list[m.Volume]:
+    """Return the Workspace's own volumes.
+
+    Raises:
+        InvalidInput: a source is none that Kubernetes knows, or lacks a field.
+    """
+    volumes, errors = [], []
+    for name, source in user_volumes(recipe).items():
+        try:
+            volumes.append(m.Volume.model_validate({"name": name, **source}))
+        except ValidationError as invalid:
+            for error in invalid.errors():
+                field = ".".join(map(str, ("tuning", name, "volumeSource", *error["loc"])))
+                errors.append(FieldError(field, "InvalidValue", f"{error['msg']}.", "Write it as in a pod's volumes."))
+    if errors:
+        raise InvalidInput(recipe.name, errors)
+    return volumes
+
+
 def _shell(kind: type[Workflow], plan: Plan, **options: Any) -> Workflow:  # noqa: ANN401  (Hera's keywords)
     recipe = plan.recipe
     return kind(
@@ -66,7 +86,7 @@ def _shell(kind: type[Workflow], plan: Plan, **options: Any) -> Workflow:  # noq
             Parameter(name="target", value="cluster", description="cluster, or local on one's own machine"),
             Parameter(name="port", value="5000", description="Port of the inference server"),
         ],
-        volumes=[m.Volume.model_validate({"name": name, **source}) for name, source in user_volumes(recipe).items()],
+        volumes=_volumes(recipe),
         labels=_labels(recipe),
         workflow_metadata=m.WorkflowMetadata(labels=_labels(recipe)) if kind is CronWorkflow else None,
         annotations={

@@ -23,7 +23,7 @@ def extract(source: Path, folder: Path) -> None:
 
 def _convert(source: Path, folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
-    from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer, get_gguf_tokenizer
 
     architecture, parts, config = get_gguf_tokenizer(str(source))
     fast, more = convert_gguf_tokenizer(architecture, parts)

@@ -151,7 +151,7 @@ def _candidates(spool: Spool, kept: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[
     return pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))], complete
 
 
-Sets = tuple[npt.NDArray[np.uint32], ...]  # shingles of the parts of a row
+Sets = list[npt.NDArray[np.uint32]]  # shingles of the parts of a row
 
 
 def _shingle_sets(spool: Spool, wanted: set[int]) -> dict[int, Sets]:
@@ -161,7 +161,7 @@ def _shingle_sets(spool: Spool, wanted: set[int]) -> dict[int, Sets]:
         if mine:
             parts = [_parts(row) for row in from_batch(batch.take(pa.array(mine)))]
             found = iter(_sets([text for texts in parts for text in texts]))
-            sets |= {start + i: tuple(next(found) for _ in texts) for i, texts in zip(mine, parts, strict=True)}
+            sets |= {start + i: [next(found) for _ in texts] for i, texts in zip(mine, parts, strict=True)}
     return sets
 
 

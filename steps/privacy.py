@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow import compute
 
 _MARKS = "AKIA|ASIA|gh[pos]_|github_pat_|glpat-|hf_|sk-|xox|AIza|eyJ|-----BEGIN "
 _SECRET = re.compile(
@@ -32,11 +32,18 @@ def has_email(text: str) -> bool:
 
 def secrets_in(texts: pa.Array) -> Iterator[int]:
     """Yield the indices of the texts that hold what looks like a secret; most are passed over in one scan."""
-    hits = pc.indices_nonzero(pc.match_substring_regex(texts, _MARKS)).to_pylist()
+    hits = _matching(texts, "match_substring_regex", _MARKS)
     return (i for i in hits if has_secret(texts[i].as_py()))
 
 
 def emails_in(texts: pa.Array) -> Iterator[int]:
     """Yield the indices of the texts that hold an e-mail address."""
-    hits = pc.indices_nonzero(pc.match_substring(texts, "@")).to_pylist()
+    hits = _matching(texts, "match_substring", "@")
     return (i for i in hits if has_email(texts[i].as_py()))
+
+
+def _matching(texts: pa.Array, function: str, pattern: str) -> list[int]:
+    options = compute.MatchSubstringOptions(pattern)
+    hits = compute.call_function("indices_nonzero", [compute.call_function(function, [texts], options)])
+    found: list[int] = hits.to_pylist()
+    return found

@@ -10,8 +10,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -26,7 +26,8 @@ from steps.redirects import Answer
 from steps.response_headers import content_range, retry_after
 
 MIB = 1 << 20
-CONNECTIONS = 16
+FIRST_CONNECTIONS, CONNECTIONS = 2, 16  # at first, at most; doubled while a tick brings so much more than before
+WIDEN_SECONDS, WORTH_WIDENING = 0.05, 1.2
 PART_BYTES = (4 * MIB, 64 * MIB)  # at least, at most
 PARTS = 64
 CHUNK_BYTES = MIB
@@ -71,6 +72,7 @@ class Transfer:
         self._here = remote.final_url
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self._gate = threading.Semaphore(FIRST_CONNECTIONS)
         self._have_bytes = sum(end - start for start, end in map(self._bounds, journal.done))
 
     def run(self, first: Answer) -> str:
@@ -90,13 +92,26 @@ class Transfer:
             with ThreadPoolExecutor(min(CONNECTIONS, max(1, len(missing)))) as threads:
                 jobs = [threads.submit(self._fetch, file, part, streams.get(part), prefix) for part in missing]
                 try:
-                    wait(jobs, return_when=FIRST_EXCEPTION)
+                    self._widen_until_done(jobs)
                 finally:
                     self._stop.set()
+                    for _ in missing:
+                        self._gate.release()
             for job in jobs:
                 job.result()
             os.fsync(file)
             return prefix.hexdigest()
+
+    def _widen_until_done(self, jobs: Sequence["Future[None]"]) -> None:
+        """Wait for the parts; open more connections for as long as more of them bring more."""
+        open_now, best, have = FIRST_CONNECTIONS, 0.0, self._have_bytes
+        while wait(jobs, WIDEN_SECONDS, FIRST_EXCEPTION).not_done and not self._stop.is_set():
+            rate, have = self._have_bytes - have, self._have_bytes
+            if open_now < CONNECTIONS and rate > best * WORTH_WIDENING:
+                more = min(open_now, CONNECTIONS - open_now)
+                self._gate.release(more)
+                open_now += more
+            best = max(best, rate)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -121,7 +136,8 @@ class Transfer:
 
     def _fetch(self, file: int, part: int, stream: Answer | None, prefix: "_PrefixHash") -> None:
         try:
-            self._fetch_part(file, part, stream)
+            with self._gate:
+                self._fetch_part(file, part, stream)
         except BaseException:
             self._stop.set()
             raise

@@ -32,7 +32,7 @@ class Answering(BaseHTTPRequestHandler):
     served: Served
     fault: Fault
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *_: Any) -> None:  # noqa: A002
         """Say nothing."""
 
     def do_GET(self) -> None:
@@ -100,7 +100,7 @@ def healthy(_: Answering, __: Served) -> bool:
 class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, *_: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are part of the tests."""
 
 

@@ -19,6 +19,7 @@ from presets.errors import ConfigError, DataError, KaiflowError, NotPermittedErr
 from presets.recipe import AuditRecipe, DataRecipe
 from steps import registry as registry_module
 from steps import sources
+from steps.contract import Target
 from steps.docker_config import DockerConfig
 from steps.hub_files import HubFile, hub_file
 from steps.image_files import pull
@@ -33,7 +34,7 @@ ROWS = b'{"question": "q", "answer": "a"}\n'
 ROOT = Path(__file__).parents[2]
 
 
-def gathered(data, tmp_path, target="local", rules=RULES):
+def gathered(data, tmp_path, target: Target = "local", rules=RULES):
     return collect(data, rules, tmp_path / "downloads", target, lambda done, total: None)
 
 

@@ -7,6 +7,10 @@ import pytest
 from pipelines.nodes import node_id
 from pipelines.plan import plan, request_json, run_name, told
 from pipelines.substitution import UnresolvedError, fill, seconds
+from pipelines.support import check_supported
+from pipelines.templates import PULL_SECRETS_FOLDER, Images
+from pipelines.workflow import compile_workflow
+from presets.errors import InvalidInput
 from steps.contract import Request
 
 
@@ -74,3 +78,59 @@ def test_a_tag_without_a_value_stops_the_template():
 )
 def test_durations(text, value):
     assert seconds(text, 9) == value
+
+
+def fetch_template(recipe):
+    workflow = compile_workflow(plan(recipe), Images())
+    return next(t for t in workflow["spec"]["templates"] if t["name"] == "fetch"), workflow
+
+
+def test_the_pull_secrets_of_a_data_image_are_mounted_one_by_one(workspace, put, recipe_of):
+    put(workspace, "tuning.input", {"image": "registry.example.com/data:1", "imagePullSecrets": ["a", "b"]})
+    template, _ = fetch_template(recipe_of(workspace))
+    mounted = {v["name"]: v["mountPath"] for v in template["container"]["volumeMounts"]}
+    assert {k: v for k, v in mounted.items() if k.startswith("pull-")} == {
+        "pull-0": f"{PULL_SECRETS_FOLDER}/0", "pull-1": f"{PULL_SECRETS_FOLDER}/1",
+    }  # fmt: skip
+    secrets = [v["secret"] for v in template["volumes"] if v["name"].startswith("pull-")]
+    assert [secret["secretName"] for secret in secrets] == ["a", "b"]
+
+
+def test_a_gated_models_token_reaches_the_step_that_measures_rows(workspace, put, recipe_of):
+    put(workspace, "tuning.preset.presetOptions", {"modelAccessSecret": "hub-token"})
+    template, _ = fetch_template(recipe_of(workspace))
+    assert [v["name"] for v in template["container"]["env"]] == ["HF_TOKEN"]
+
+
+@pytest.mark.parametrize(
+    ("source", "refused"),
+    [({"hostPath": {"path": "/data"}}, False), ({"nfs": {"server": "files", "path": "/data"}}, True)],
+)
+def test_of_volumes_only_a_host_path_is_read_on_one_machine(workspace, put, recipe_of, source, refused):
+    put(workspace, "tuning.input", {"volumeSource": source})
+    _, workflow = fetch_template(recipe_of(workspace))
+    if not refused:
+        check_supported(workflow)
+        return
+    with pytest.raises(InvalidInput, match="nfs is not supported on one machine"):
+        check_supported(workflow)
+
+
+def test_thresholds_are_resolved_with_their_origin(workspace, put, recipe_of):
+    before = recipe_of(workspace)
+    put(workspace, "metadata.annotations", {"kaiflow.dev/max-bad-rows": "2%", "kaiflow.dev/max-dataset-bytes": "1Gi"})
+    recipe = recipe_of(workspace)
+    assert (recipe.audit.max_bad_rows, recipe.audit.max_bytes, recipe.audit.near_duplicates) == (
+        0.02,
+        1 << 30,
+        "remove",
+    )
+    assert (recipe.origins["audit.max_bad_rows"], recipe.origins["audit.near_duplicates"]) == ("workspace", "default")
+    assert recipe.revision != before.revision
+
+
+def test_a_volume_that_kubernetes_does_not_know_is_refused_with_its_field(workspace, put, recipe_of):
+    put(workspace, "tuning.input", {"volumeSource": {"nfs": {"server": "files"}}})
+    with pytest.raises(InvalidInput) as caught:
+        compile_workflow(plan(recipe_of(workspace)), Images())
+    assert [error.field for error in caught.value.errors] == ["tuning.input.volumeSource.nfs.path"]

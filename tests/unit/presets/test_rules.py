@@ -16,6 +16,12 @@ def fields_refused(document, around=AROUND):
     return [error.field for error in errors]
 
 
+def errors_of(document):
+    manifest = parse_workspace(document, "file.yaml")
+    assert manifest.workspace is not None
+    return check(manifest.workspace, AROUND)
+
+
 def test_a_complete_workspace_breaks_no_rule(workspace):
     assert fields_refused(workspace) == []
 
@@ -225,3 +231,41 @@ def test_adapter_strength_is_for_the_transformers_runtime(workspace, put):
     assert fields_refused(workspace) == ["inference.adapters[0].strength"]
     adapter["strength"] = "0.5"
     assert fields_refused(workspace) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("max-bad-rows", "1%", None),
+        ("max-bad-rows", "0.01", None),
+        ("max-bad-rows", "120%", "a share such as 1% or 0.01"),
+        ("max-bad-rows", "many", "a share such as 1% or 0.01"),
+        ("max-dataset-bytes", "20Gi", None),
+        ("max-dataset-bytes", "20 GB", "a size such as 20Gi"),
+        ("near-duplicates", "keep", None),
+        ("near-duplicates", "yes", "remove or keep"),
+        ("max-bad-row", "1%", "Did you mean max-bad-rows"),
+    ],
+)
+def test_the_audits_annotations_are_checked_by_name_and_value(workspace, key, value, said):
+    workspace["metadata"]["annotations"] = {f"kaiflow.dev/{key}": value}
+    found = [e for e in errors_of(workspace) if "annotations" in e.field]
+    assert [said in str(e) for e in found] == ([] if said is None else [True])
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("hf://datasets/org/name/data/train.parquet", None),
+        ("hf://datasets/org/name@v1/train.parquet", None),
+        ("hf://models/org/name/x", "no file of a dataset"),
+        ("hf://datasets/org/name", "no file of a dataset"),
+        ("s3://bucket/train.parquet", None),
+        ("s3://bucket", "names no file"),
+        ("https://example.com/x#sha256=" + "a" * 64, None),
+        ("https://example.com/x#part", "is not a digest"),
+    ],
+)
+def test_addresses_of_the_hub_and_of_buckets_and_digests_are_checked(workspace, put, url, said):
+    found = [str(e) for e in errors_of(put(workspace, "tuning.input.urls", [url]))]
+    assert [said in text for text in found] == ([] if said is None else [True])

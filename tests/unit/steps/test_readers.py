@@ -3,6 +3,7 @@
 import io
 import json
 import string
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -37,8 +38,8 @@ class Slowly(io.BytesIO):
         super().__init__(data)
         self.step = step
 
-    def read(self, size=-1):
-        return super().read(min(self.step, size) if size > 0 else self.step)
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(self.step, size) if size and size > 0 else self.step)
 
 
 @given(OBJECTS, st.integers(1, 40), st.sampled_from([None, 1, 4]), st.booleans())
@@ -125,7 +126,7 @@ def test_shingles_of_a_text_do_not_depend_on_its_neighbours(texts):
     def of(parts):
         bounds = np.cumsum([0, *map(len, parts)])
         hashes, begins = shingles(np.frombuffer(b"".join(parts), dtype=np.uint8), bounds)
-        return [hashes[a:b].tolist() for a, b in zip(begins[:-1], begins[1:], strict=True)]
+        return [hashes[a:b].tolist() for a, b in pairwise(begins)]
 
     assert of(encoded) == [of([part])[0] for part in encoded]
 
@@ -209,5 +210,3 @@ def test_the_longest_path_wins_and_the_first_file():
     first = {"auths": {"r.io": entry("host"), "r.io/a": entry("path")}}
     config = DockerConfig([first, {"auths": {"r.io/a/b": entry("later")}}])
     assert [config.find("r.io", repository).username for repository in ("a/b", "c")] == ["path", "host"]  # type: ignore[union-attr]
-
-
