@@ -29,6 +29,7 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,10 +65,10 @@ def guarded_pool(guard: Guard, connections: int) -> urllib3.PoolManager:
             return _connect(self, guard)
 
     class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
+        ConnectionCls = Plain  # pyright: ignore[reportAssignmentType]  # urllib3's protocol does not fit its own class
 
     class SecurePool(HTTPSConnectionPool):
-        ConnectionCls = Secure
+        ConnectionCls = Secure  # pyright: ignore[reportAssignmentType]
 
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
     pool = urllib3.PoolManager(num_pools=4, maxsize=connections, retries=False, timeout=timeout)

@@ -106,9 +106,10 @@ def _understood(row: Row, shape: Shape | None, file: RowFile, gathered: Gathered
         return None
     try:
         conversation = shape.read(row.values)
-        problem = check_turns(conversation.messages)
     except RowError as error:
-        problem = str(error)
+        gathered.invalid.add(f"{file.place(row.number)}: {error}")
+        return None
+    problem = check_turns(conversation.messages)
     if problem is None:
         return conversation
     gathered.invalid.add(f"{file.place(row.number)}: {problem}")

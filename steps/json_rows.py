@@ -37,6 +37,7 @@ def elements(stream: BinaryIO, name: str) -> Iterator[Found]:
     scanner = _Scanner(stream, name)
     if scanner.peek() == "[":
         yield from scanner.elements()
+        scanner.end()
         return
     found: list[str] = []
     number = 0
@@ -96,6 +97,10 @@ class _Scanner:
             yield key
             self._separator("}")
         self._take("}")
+        self.end()
+
+    def end(self) -> None:
+        """Return when nothing follows."""
         if self.peek():
             raise self._broken("something follows its end")
 
