@@ -4,11 +4,11 @@ import logging
 import sys
 from collections.abc import Mapping
 
-import structlog
-
 
 def configure(fields: Mapping[str, str]) -> None:
     """Send every event to standard output as one JSON line that carries ``fields``."""
+    import structlog  # a tenth of a second, which whoever logs nothing does not pay
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -26,9 +26,13 @@ def configure(fields: Mapping[str, str]) -> None:
 
 def event(name: str, **values: object) -> None:
     """Log one event with its values."""
+    import structlog
+
     structlog.get_logger().info(name, **values)
 
 
 def warning(name: str, **values: object) -> None:
     """Log one event that a person should look at."""
+    import structlog
+
     structlog.get_logger().warning(name, **values)

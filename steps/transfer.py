@@ -26,7 +26,7 @@ from steps.redirects import Answer
 from steps.response_headers import content_range, retry_after
 
 MIB = 1 << 20
-FIRST_CONNECTIONS, CONNECTIONS = 2, 16  # at first, at most; doubled while a tick brings so much more than before
+FIRST_CONNECTIONS, CONNECTIONS = 1, 16  # at first, at most; doubled while a tick brings so much more than before
 WIDEN_SECONDS, WORTH_WIDENING = 0.05, 1.2
 PART_BYTES = (4 * MIB, 64 * MIB)  # at least, at most
 PARTS = 64
