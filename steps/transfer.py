@@ -10,6 +10,7 @@ import os
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from steps.response_headers import content_range, retry_after
 MIB = 1 << 20
 FIRST_CONNECTIONS, CONNECTIONS = 1, 16  # at first, at most; doubled while a tick brings so much more than before
 WIDEN_SECONDS, WORTH_WIDENING = 0.05, 1.2
+FAST_BYTES = 256 * MIB  # a second: a connection that brings so much needs no company
 PART_BYTES = (4 * MIB, 64 * MIB)  # at least, at most
 PARTS = 64
 CHUNK_BYTES = MIB
@@ -72,6 +74,7 @@ class Transfer:
         self._here = remote.final_url
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self._missing: deque[int] = deque()
         self._gate = threading.Semaphore(FIRST_CONNECTIONS)
         self._have_bytes = sum(end - start for start, end in map(self._bounds, journal.done))
 
@@ -83,20 +86,18 @@ class Transfer:
             KaiflowError: the server says that it will not send the file.
             Stalled, OSError, HTTPError: no part of it comes any more.
         """
-        missing = [i for i in range(self._parts) if i not in self._journal.done]
-        streams = {0: first} if 0 in missing else {}
-        if not streams:
-            first.response.close()
+        self._missing.extend(i for i in range(self._parts) if i not in self._journal.done)
+        workers = min(CONNECTIONS, max(1, len(self._missing)))
         with self._opened() as file, _prefix_hash(file, self._remote.size_bytes) as prefix:
             prefix.advance(self._contiguous())
-            with ThreadPoolExecutor(min(CONNECTIONS, max(1, len(missing)))) as threads:
-                jobs = [threads.submit(self._fetch, file, part, streams.get(part), prefix) for part in missing]
+            with ThreadPoolExecutor(workers) as threads:
+                streams = [first, *[None] * (workers - 1)]
+                jobs = [threads.submit(self._work, file, stream, prefix) for stream in streams]
                 try:
                     self._widen_until_done(jobs)
                 finally:
                     self._stop.set()
-                    for _ in missing:
-                        self._gate.release()
+                    self._gate.release(workers)
             for job in jobs:
                 job.result()
             os.fsync(file)
@@ -104,14 +105,14 @@ class Transfer:
 
     def _widen_until_done(self, jobs: Sequence["Future[None]"]) -> None:
         """Wait for the parts; open more connections for as long as more of them bring more."""
-        open_now, best, have = FIRST_CONNECTIONS, 0.0, self._have_bytes
+        open_now, before, have = FIRST_CONNECTIONS, 0.0, self._have_bytes
         while wait(jobs, WIDEN_SECONDS, FIRST_EXCEPTION).not_done and not self._stop.is_set():
             rate, have = self._have_bytes - have, self._have_bytes
-            if open_now < CONNECTIONS and rate > best * WORTH_WIDENING:
+            fast = rate > open_now * FAST_BYTES * WIDEN_SECONDS
+            if open_now < CONNECTIONS and not fast and rate > before * WORTH_WIDENING:
                 more = min(open_now, CONNECTIONS - open_now)
                 self._gate.release(more)
-                open_now += more
-            best = max(best, rate)
+                open_now, before = open_now + more, rate
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -134,41 +135,63 @@ class Transfer:
         part = next((i for i in range(self._parts) if i not in self._journal.done), self._parts)
         return min(part * self._journal.part_bytes, self._remote.size_bytes)
 
-    def _fetch(self, file: int, part: int, stream: Answer | None, prefix: "_PrefixHash") -> None:
+    def _work(self, file: int, stream: Answer | None, prefix: "_PrefixHash") -> None:
+        """Fetch part after part until none is missing; the first answer is read on for as long as it fits."""
         try:
             with self._gate:
-                self._fetch_part(file, part, stream)
+                at = 0
+                while (part := self._next()) is not None:
+                    start, end = self._bounds(part)
+                    if stream is not None and start != at:
+                        _hang_up(stream)
+                        stream = None
+                    stream, at = self._fetch_part(file, start, end, stream), end
+                    self._note(part, prefix)
         except BaseException:
             self._stop.set()
             raise
+        finally:
+            if stream is not None:
+                _hang_up(stream)
+
+    def _next(self) -> int | None:
+        with self._lock:
+            return self._missing.popleft() if self._missing and not self._stop.is_set() else None
+
+    def _note(self, part: int, prefix: "_PrefixHash") -> None:
         with self._lock:
             if not self._stop.is_set():
                 self._journal.add(part)
                 prefix.advance(self._contiguous())
 
-    def _fetch_part(self, file: int, part: int, stream: Answer | None) -> None:
-        offset, end = self._bounds(part)
+    def _fetch_part(self, file: int, offset: int, end: int, stream: Answer | None) -> Answer | None:
+        """Write the bytes of one part; return ``stream`` when it goes on behind them."""
         failures = 0
         while offset < end and not self._stop.is_set():
-            before, seconds = offset, 0.0
+            before, seconds, answer = offset, 0.0, stream
             try:
-                answer = stream or self._ask(offset, end)
-                stream = None
-                seconds = retry_after(answer.response)
-                try:
-                    for offset in self._copied(answer, file, offset, end):  # noqa: B007, B020
-                        pass
-                finally:
-                    answer.response.close()
+                if answer is None:
+                    answer = self._ask(offset, end)
+                    seconds = retry_after(answer.response)
+                    self._check(answer.response, offset)
+                for offset in self._copied(answer, file, offset, end):  # noqa: B007, B020
+                    pass
                 if offset < end:
                     raise Stalled(f"the connection ended {end - offset} bytes early")
-            except (*FAULTS, Stalled) as error:
-                if isinstance(error, OSError) and explain_os_error(error):
+                if stream is None:
+                    answer.response.release_conn()  # read to its end: the next part may have the connection
+            except BaseException as error:
+                _hang_up(answer)
+                stream = None
+                if not isinstance(error, (*FAULTS, Stalled)) or (
+                    isinstance(error, OSError) and explain_os_error(error)
+                ):
                     raise  # a full disk does not empty itself
                 failures = 0 if offset - before >= SLOW_BYTES else failures + 1
                 if failures >= ATTEMPTS or self._stop.is_set():
                     raise
                 self._stop.wait(max(seconds, BACKOFF_SECONDS * 2**failures * random.uniform(0.5, 1.5)))  # noqa: S311
+        return stream
 
     def _ask(self, offset: int, end: int) -> Answer:
         headers = {"Range": f"bytes={offset}-{end - 1}", "If-Range": self._remote.validator}
@@ -182,7 +205,6 @@ class Transfer:
     def _copied(self, answer: Answer, file: int, offset: int, end: int) -> Iterator[int]:
         """Write what the answer brings; yield the offset behind each chunk."""
         response = answer.response
-        self._check(response, offset)
         mark, since = offset, time.monotonic()
         while offset < end and not self._stop.is_set():
             chunk = response.read1(min(CHUNK_BYTES, end - offset))
@@ -212,6 +234,11 @@ class Transfer:
         with self._lock:
             self._have_bytes += size_bytes
             self._progress(self._have_bytes)
+
+
+def _hang_up(answer: Answer | None) -> None:
+    if answer is not None:
+        answer.response.close()
 
 
 class _PrefixHash(threading.Thread):

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _small_parts_and_no_patience(monkeypatch):
     monkeypatch.setattr(transfer, "PART_BYTES", (64 << 10, 64 << 10))
+    monkeypatch.setattr(transfer, "FIRST_CONNECTIONS", 16)
     monkeypatch.setattr(transfer, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(module, "BACKOFF_SECONDS", 0.001)
 
@@ -67,7 +68,40 @@ def test_a_large_file_comes_in_parts_none_of_them_twice(tmp_path):
     with serving(Served(CONTENT)) as served:
         fetch(served.url, tmp_path)
     spans = [span for _, span in served.asked]
-    assert len(spans) == len(set(spans)) == 16
+    assert len(spans) == len(set(spans))
+    assert len(spans) > 4
+
+
+def test_a_fast_connection_is_read_to_its_end_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "FIRST_CONNECTIONS", 1)
+    monkeypatch.setattr(transfer, "FAST_BYTES", 0)
+    with serving(Served(CONTENT)) as served:
+        assert_whole(fetch(served.url, tmp_path))
+    assert [span for _, span in served.asked] == ["bytes=0-"]
+
+
+def test_slow_connections_get_company(tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "FIRST_CONNECTIONS", 1)
+    monkeypatch.setattr(transfer, "WIDEN_SECONDS", 0.005)
+    at_once = []
+
+    def slow(request: Answering, served: Served) -> bool:
+        at_once.append(1)
+        time.sleep(0.03)
+        request.send_file(stop_after=65536)
+        at_once.pop()
+        return True
+
+    most = 0
+
+    def watched(request: Answering, served: Served) -> bool:
+        nonlocal most
+        most = max(most, len(at_once) + 1)
+        return slow(request, served)
+
+    with serving(Served(CONTENT), watched) as served:
+        assert_whole(fetch(served.url, tmp_path))
+    assert most > 1
 
 
 def test_the_second_download_is_a_question(tmp_path):
@@ -343,6 +377,9 @@ class _Usage:
 def test_a_killed_download_goes_on_where_it_stopped(tmp_path):
     def slow(request: Answering, served: Served) -> bool:
         time.sleep(0.05)
+        if served.asked[-1][1] == "bytes=0-":
+            request.send_file(stop_after=65536)
+            return True
         return False
 
     code = (
