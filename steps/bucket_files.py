@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from presets.errors import ConfigError, DataError, KaiflowError, NotPermittedError, TryAgainError, UnavailableError
+from steps.limits import check_size
 
 SCHEMES = ("s3", "gs", "az")
 PART_BYTES, PARTS = 8 << 20, 8
@@ -38,7 +39,7 @@ def fetch_bucket_file(url: str, folder: Path, max_bytes: int) -> tuple[str, Path
         store: Any = from_url(f"{parts.scheme}://{parts.netloc}", client_options=_client_options())
         meta = obstore.head(store, key)
         version = str(meta["e_tag"] or meta["last_modified"].isoformat())
-        _check_size(url, meta["size"], max_bytes)
+        check_size(url, meta["size"], max_bytes)
         path, note = folder / Path(key).name, folder / ".version"
         if path.is_file() and note.is_file() and note.read_text() == version:
             return version, path
@@ -66,15 +67,6 @@ def _download(store: Any, key: str, size: int, part: Path) -> None:  # noqa: ANN
                 writer.write(chunk)
         writer.flush()
         os.fsync(writer.fileno())
-
-
-def _check_size(url: str, size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise DataError(
-            "DatasetTooLarge",
-            f"{url} has {size} bytes; the limit is {max_bytes}.",
-            fix="Split the file, or raise the annotation kaiflow.dev/max-dataset-bytes.",
-        )
 
 
 def _client_options() -> Any:  # noqa: ANN401  (obstore's type is for type checkers alone)

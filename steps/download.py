@@ -20,11 +20,12 @@ from urllib.parse import urldefrag, urlsplit
 import urllib3
 
 from presets.addresses import without_query
-from presets.errors import DataError, KaiflowError, TryAgainError, UnavailableError
+from presets.errors import DataError, TryAgainError, UnavailableError
 from presets.os_errors import explain_os_error
 from steps import known_file, logs, redirects
 from steps.connections import Guard, guarded_pool
 from steps.journal import Journal
+from steps.limits import check_size
 from steps.redirects import Answer
 from steps.response_headers import content_length, content_range, file_name, strong_validator
 from steps.transfer import (
@@ -192,8 +193,7 @@ class _Attempt:
         with part.open("wb") as writer:
             while chunk := response.read(CHUNK_BYTES):
                 done += len(chunk)
-                if done > self.max_bytes:
-                    raise _too_large(self.shown, done, self.max_bytes)
+                check_size(self.shown, done, self.max_bytes)
                 writer.write(chunk)
                 digest.update(chunk)
                 self.progress(done, size or done + 1)
@@ -206,8 +206,7 @@ class _Attempt:
     def _check_room(self, size: int | None, part: Path) -> None:
         if size is None:
             return
-        if size > self.max_bytes:
-            raise _too_large(self.shown, size, self.max_bytes)
+        check_size(self.shown, size, self.max_bytes)
         have = part.stat().st_blocks * 512 if part.exists() else 0
         free = shutil.disk_usage(self.folder).free
         if size - have > free - RESERVE_BYTES:
@@ -216,14 +215,6 @@ class _Attempt:
                 f"{self.shown} has {size >> 20} MiB, and {self.folder} has {free >> 20} MiB free.",
                 fix="Free some space, or choose another disk.",
             )
-
-
-def _too_large(shown: str, size: int, limit: int) -> KaiflowError:
-    return DataError(
-        "DatasetTooLarge",
-        f"{shown} has {size} bytes or more; the limit is {limit}.",
-        fix="Split the file, or raise the annotation kaiflow.dev/max-dataset-bytes.",
-    )
 
 
 def _check_digest(found: Downloaded, url: str, folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from presets.errors import ConfigError, DataError, KaiflowError, NotPermittedError, TryAgainError, UnavailableError
+from steps.limits import check_size
 
 HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 
@@ -83,12 +84,7 @@ def _check_size(file: HubFile, infos: Sequence[object], max_bytes: int) -> None:
     sizes = [size for info in infos if isinstance(size := getattr(info, "size", None), int)]
     if not sizes:
         raise _refused(file, 404, "EntryNotFound")
-    if sizes[0] > max_bytes:
-        raise DataError(
-            "DatasetTooLarge",
-            f"{file.path} of {file.repository} has {sizes[0]} bytes; the limit is {max_bytes}.",
-            fix="Split the file, or raise the annotation kaiflow.dev/max-dataset-bytes.",
-        )
+    check_size(f"{file.path} of {file.repository}", sizes[0], max_bytes)
 
 
 def _refused(file: HubFile, status: int, code: str) -> KaiflowError:

@@ -12,6 +12,7 @@ from typing import Any
 
 from presets.errors import DataError
 from steps.docker_config import DockerConfig
+from steps.limits import check_size
 from steps.registry import Registry
 from steps.unpack import opened
 
@@ -56,16 +57,11 @@ class _Room:
     """Counts what comes out of the layers: a small blob may unpack to any size."""
 
     def __init__(self, max_bytes: int, shown: str) -> None:
-        self._left, self.shown = max_bytes, shown
+        self._taken, self._max, self._shown = 0, max_bytes, f"What {shown} unpacks to"
 
     def take(self, size_bytes: int) -> None:
-        self._left -= size_bytes
-        if self._left < 0:
-            raise DataError(
-                "DatasetTooLarge",
-                f"The files of {self.shown} are larger than the limit.",
-                fix="Split them, or raise the annotation kaiflow.dev/max-dataset-bytes.",
-            )
+        self._taken += size_bytes
+        check_size(self._shown, self._taken, self._max)
 
 
 def _add_layer(registry: Registry, layer: Mapping[str, Any], root: Path, work: Path, room: _Room) -> None:

@@ -40,7 +40,7 @@ class _Oras(oras.provider.Registry):  # type: ignore[misc]  # oras-py has no typ
 
     def __init__(self, registry: str, config: DockerConfig, *, plain: bool, verify: bool | str) -> None:
         super().__init__(hostname=registry, insecure=plain, tls_verify=verify)
-        self.signing = RegistryAuth(registry, config, self.session, verify)
+        self.signing = RegistryAuth(registry, config, self.session, plain=plain, verify=verify)
 
     def do_request(  # the one seam through which oras-py sends everything
         self,

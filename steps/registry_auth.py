@@ -22,8 +22,11 @@ TIMEOUT_SECONDS = (10, 60)
 class RegistryAuth:
     """Answers the challenges of one registry."""
 
-    def __init__(self, registry: str, config: DockerConfig, session: requests.Session, verify: bool | str) -> None:
-        self._registry, self._config, self._session, self._verify = registry, config, session, verify
+    def __init__(
+        self, registry: str, config: DockerConfig, session: requests.Session, *, plain: bool, verify: bool | str
+    ) -> None:
+        self._registry, self._config, self._session = registry, config, session
+        self._plain, self._verify = plain, verify
         self._tokens: dict[str, tuple[str, float]] = {}
         self._basic = False
 
@@ -51,7 +54,8 @@ class RegistryAuth:
                 raise self._denied(repository, "asks for a user and a password, and there is none for it")
             return header
         parts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-        if not challenge.lower().startswith("bearer") or not parts.get("realm", "").startswith(("https://", "http://")):
+        schemes = ("https://", "http://") if self._plain else ("https://",)  # no password leaves TLS
+        if not challenge.lower().startswith("bearer") or not parts.get("realm", "").startswith(schemes):
             raise self._denied(repository, "asks for a way to sign in that is not known here")
         token, seconds = self._token(parts, repository, _scope(repository, push))
         self._tokens[_scope(repository, push)] = (token, time.monotonic() + seconds)
