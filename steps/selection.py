@@ -8,7 +8,7 @@ import numpy.typing as npt
 from steps.audit import PLACES_SHOWN
 from steps.spool import Spool
 
-SAMPLE_ROWS = 10_000
+SAMPLE_ROWS = 5_000
 LONGEST_ROWS = 64
 
 Mask = npt.NDArray[np.bool_]

@@ -18,8 +18,8 @@ from steps.messages import Conversation, Message
 MESSAGE_EXTRAS = ("tool_calls", "name", "tool_call_id")
 MESSAGE = pa.struct([(name, pa.large_string()) for name in ("role", "content", *MESSAGE_EXTRAS)])
 SCHEMA = pa.schema([("messages", pa.list_(MESSAGE)), ("tools", pa.large_string())])
-BATCH_ROWS = 1024
-BATCH_CHARACTERS = 1 << 20
+BATCH_ROWS = 2048
+BATCH_CHARACTERS = 2 << 20
 CHUNK_ROWS = 1 << 19
 
 Numbers = npt.NDArray[np.uint64]
