@@ -8,6 +8,7 @@ A row's side follows from its own content, so that it stays there when rows are 
 row can be trained on: duplicates go before the split.
 """
 
+import gc
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ def prepare(
     scratch = folder / SPOOL_FOLDER
     shutil.rmtree(scratch, ignore_errors=True)
     audit = Audit()
+    gc.disable()  # rows make many objects and no cycles; looking for some would take a twentieth of the time
     spool = Spool(scratch, ("content", "same", "place", "characters", *near_duplicates.BAND_NAMES))
     try:
         gathered = gather(sources, data, rules, spool, audit)
@@ -52,6 +54,7 @@ def prepare(
         if not audit.errors:
             _sort_out(spool, gathered, data, rules, meter(), folder, audit)
     finally:
+        gc.enable()
         spool.close()
         shutil.rmtree(scratch, ignore_errors=True)
     return audit
