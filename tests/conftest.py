@@ -7,12 +7,17 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from presets.catalogue import find_model
 from presets.manifest import parse_workspace
 from presets.recipe import Recipe
 from presets.resolve import resolve
 from presets.training_config import TrainingConfig
+
+# How long an example takes says nothing on a machine that others use too.
+settings.register_profile("kaiflow", deadline=None)
+settings.load_profile("kaiflow")
 
 ROOT = Path(__file__).parent.parent
 Document = dict[str, Any]

@@ -6,7 +6,7 @@ import string
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from presets.errors import DataError
@@ -43,7 +43,6 @@ class Slowly(io.BytesIO):
 
 
 @given(OBJECTS, st.integers(1, 40), st.sampled_from([None, 1, 4]), st.booleans())
-@settings(deadline=None)
 def test_a_list_is_read_as_json_reads_it_wherever_the_window_cuts(rows, step, indent, ascii_only):
     text = json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode("utf-8", errors="surrogatepass")
     try:
@@ -54,7 +53,6 @@ def test_a_list_is_read_as_json_reads_it_wherever_the_window_cuts(rows, step, in
 
 
 @given(st.binary(max_size=200), st.integers(1, 40))
-@settings(deadline=None)
 def test_any_bytes_give_rows_or_a_reason(data, step):
     for read in (lambda: json_rows.elements(Slowly(data, step), "x"), lambda: json_rows.lines(io.BytesIO(data))):
         try:
@@ -64,7 +62,6 @@ def test_any_bytes_give_rows_or_a_reason(data, step):
 
 
 @given(st.text(alphabet='[]{},:"0 \n\\ua1', max_size=60), st.integers(1, 9))
-@settings(deadline=None)
 def test_what_json_refuses_is_refused_and_what_it_takes_is_taken(text, step):
     try:
         whole = json.loads(text)
@@ -117,7 +114,6 @@ def test_tools_and_their_calls_come_out_of_the_spool():
 
 
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=6))
-@settings(deadline=None)
 def test_shingles_of_a_text_do_not_depend_on_its_neighbours(texts):
     import numpy as np
 
