@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from presets.catalogue import find_model
 from presets.manifest import parse_workspace
@@ -16,7 +16,7 @@ from presets.resolve import resolve
 from presets.training_config import TrainingConfig
 
 # How long an example takes says nothing on a machine that others use too.
-settings.register_profile("kaiflow", deadline=None)
+settings.register_profile("kaiflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kaiflow")
 
 ROOT = Path(__file__).parent.parent
