@@ -1,6 +1,7 @@
 """The operating system's own refusals, in words: a full disk, a limit, missing permission."""
 
 import errno
+import re
 
 from presets.errors import KaiflowError, UnavailableError
 
@@ -17,10 +18,20 @@ _OS_ERRORS = {
 }
 
 
-def explain_os_error(error: OSError) -> KaiflowError | None:
+_RUST = re.compile(r"\(os error (\d+)\)")  # how Rust's libraries (safetensors, obstore) print the number
+
+
+def explain_os_error(error: Exception) -> KaiflowError | None:
     """Return the error in words with its remedy, None when it is not one that a person can act on."""
-    if error.errno not in _OS_ERRORS:
+    number = error.errno if isinstance(error, OSError) else _printed_number(error)
+    if number not in _OS_ERRORS:
         return None
-    reason, message, fix = _OS_ERRORS[error.errno]
-    where = f" ({error.filename})" if error.filename else ""
+    reason, message, fix = _OS_ERRORS[number]
+    name = error.filename if isinstance(error, OSError) else None
+    where = f" ({name})" if name else ""
     return UnavailableError(reason, message[:-1] + where + ".", fix=fix)
+
+
+def _printed_number(error: Exception) -> int | None:
+    found = _RUST.search(str(error))
+    return int(found[1]) if found else None

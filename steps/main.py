@@ -49,14 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
         run(request, options.work)
     except KaiflowError as error:
         return _fail(error)
-    except OSError as error:
-        explained = explain_os_error(error)
-        return _fail(explained) if explained else _fault()
     except _Terminated:
         logs.warning("terminated", signal="SIGTERM")
         return TERMINATED
-    except Exception:  # the last line of defence: a fault of our own, with its traceback in the log
-        return _fault()
+    except Exception as error:  # the last line of defence: a fault of our own, with its traceback in the log
+        explained = explain_os_error(error)
+        return _fail(explained) if explained else _fault()
     return 0
 
 

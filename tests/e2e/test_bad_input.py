@@ -169,9 +169,13 @@ def test_a_full_disk(here, tmp_path):
         assert "Free some space" in done.stderr
         store = LayoutStore(disk / ".kaiflow/default/bad/store")
         assert not [tag for tag in store.tags() if store.find(tag) is None]
-        subprocess.run(["mount", "-o", "remount,size=900k", disk], check=True)
+        # Room for the tokenizer and the data, none for the weights.
+        subprocess.run(["mount", "-o", "remount,size=32m", disk], check=True)
         again = here.kaiflow("run", here.write(workspace("bad", [NQ])), "--state-dir", disk)
         assert "✔ fetch" in again.stderr
+        assert "✘ weights" in again.stderr
+        assert "There is no space left on the disk" in again.stderr
+        assert not [tag for tag in store.tags() if store.find(tag) is None]
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
