@@ -46,7 +46,7 @@ def run(request: Request, context: Context) -> Result:
     folder = context.work / "data"
     model, training = request.part("model", ModelRecipe), request.part("training", TrainingRecipe)
     audit = measured(collected, data, rules, model, training, folder)
-    _write(audit, folder, request.workspace.name)
+    _write(audit, folder, _title(collected))
     logs.event("audited", **_told(audit))
     audit.require_usable()
     result = _result(_store(store, audit, collected, folder, tag), cached=False)
@@ -101,6 +101,12 @@ def _write(audit: Audit, folder: Path, title: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / AUDIT_FILE).write_text(json.dumps(audit.to_json(), indent=1, sort_keys=True))
     (folder / PAGE_FILE).write_text(page(audit, title))
+
+
+def _title(collected: Collected) -> str:
+    """Return what the page is called: by the data alone, so that the same data gives the same page."""
+    first, *others = [source.name for source in collected.files]
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _told(audit: Audit) -> dict[str, object]:
