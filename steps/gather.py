@@ -123,6 +123,7 @@ class _Batch:
         self._spool, self._gathered, self._seed, self._near = spool, gathered, f"{seed}\n".encode(), near
         self._rows: list[Conversation] = []
         self._places: list[int] = []
+        self._lengths: list[int] = []
         self._pending = 0
         self._beside = ThreadPoolExecutor(1)
         self._job: Future[None] | None = None
@@ -131,28 +132,29 @@ class _Batch:
     def add(self, row: Conversation, place: int) -> None:
         self._rows.append(row)
         self._places.append(place)
-        self._pending += sum([len(message["content"]) for message in row.messages])
+        length = sum([len(message["content"]) for message in row.messages])
+        self._lengths.append(length)
+        self._pending += length
         if len(self._rows) >= BATCH_ROWS or self._pending >= BATCH_CHARACTERS:
             self.flush()
 
     def flush(self) -> None:
         if self._rows:
-            self._finish(self._rows, self._places)
+            self._finish(self._rows, self._places, self._lengths)
             self.characters += self._pending
-        self._rows, self._places, self._pending = [], [], 0
+        self._rows, self._places, self._lengths, self._pending = [], [], [], 0
 
     def close(self) -> None:
         """Wait for what is under way; its error is raised here."""
         self._beside.shutdown()
         self._settle()
 
-    def _finish(self, rows: list[Conversation], places: list[int]) -> None:
+    def _finish(self, rows: list[Conversation], places: list[int], lengths: list[int]) -> None:
         batch = to_batch(rows)
-        keys = np.array([row_keys(row, self._seed) for row in rows], dtype=np.uint64)
-        lengths = [sum([len(message["content"]) for message in row.messages]) for row in rows]
+        content, same = row_keys(rows, self._seed)
         numbers: dict[str, Numbers] = {
-            "content": keys[:, 0],
-            "same": keys[:, 1],
+            "content": content,
+            "same": same,
             "place": np.array(places, dtype=np.uint64),
             "characters": np.array(lengths, dtype=np.uint64),
         }

@@ -38,7 +38,9 @@ def _folded(byte: int) -> int:
 
 _FOLD = bytes(map(_folded, range(256)))
 _DROPPED = bytes(byte for byte in range(256) if not _folded(byte))
-_ODD = np.array([(0x9E3779B97F4A7C15 * (2 * i + 1)) & (2**64 - 1) | 1 for i in range(BANDS * ROWS_OF_BAND)], np.uint64)
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_PERMUTATIONS = np.array([(0x9E3779B1 * (2 * i + 1)) & (2**32 - 1) | 1 for i in range(BANDS * ROWS_OF_BAND)], np.uint32)
+_NARROW_SHIFT = np.uint32(15)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT = np.uint64(33)
 
@@ -57,14 +59,15 @@ def shingles(text: Bytes, bounds: npt.NDArray[np.int64]) -> tuple[Numbers, npt.N
     packed = raw.translate(_FOLD, _DROPPED) + bytes(SHINGLE_BYTES)
     windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(packed, dtype=np.uint8), SHINGLE_BYTES)
     positions = np.flatnonzero(starts)
-    counted = np.concatenate([[0], np.cumsum(kept, dtype=np.int32)])
+    counted = np.zeros(len(kept) + 1, dtype=np.int32)
+    np.cumsum(kept.astype(np.int32), dtype=np.int32, out=counted[1:])  # without the cast it takes ten times as long
     place, begins = counted[positions], np.searchsorted(positions, bounds)
     letters = windows[place]
     left = np.repeat(counted[bounds[1:]], np.diff(begins)) - place  # to the end of the shingle's own text
     short = np.flatnonzero(left < SHINGLE_BYTES)
     letters[short] *= np.arange(SHINGLE_BYTES) < left[short, None]
     words = letters.view(np.uint64)
-    hashes = words[:, 0] * _MIX ^ (words[:, 1] * _ODD[0] + np.uint64(0x165667B19E3779F9))
+    hashes = words[:, 0] * _MIX ^ (words[:, 1] * _ODD + np.uint64(0x165667B19E3779F9))
     hashes ^= hashes >> _SHIFT
     hashes *= _MIX
     hashes ^= hashes >> _SHIFT
@@ -80,9 +83,10 @@ def signatures(batch: pa.RecordBatch) -> dict[str, Numbers]:
     mins = np.zeros((BANDS * ROWS_OF_BAND, count), dtype=np.uint64)
     if len(hashes):
         at = np.minimum(begins[:-1], len(hashes) - 1)
-        for i, odd in enumerate(_ODD):
-            mixed = hashes * odd
-            mixed ^= mixed >> _SHIFT
+        narrow = (hashes >> np.uint64(32)).astype(np.uint32)  # half the width, twice the speed; enough for a minimum
+        for i, odd in enumerate(_PERMUTATIONS):
+            mixed = narrow * odd
+            mixed ^= mixed >> _NARROW_SHIFT
             mins[i] = np.minimum.reduceat(mixed, at)
         total = np.add.reduceat(hashes, at)
     own = np.arange(count, dtype=np.uint64) * _MIX + np.uint64(batch.num_rows)

@@ -5,30 +5,40 @@ and white space, so that a copy that was only formatted anew is found.
 """
 
 import json
+from collections.abc import Sequence
 from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
 
 from steps.messages import Conversation
 
+Numbers = npt.NDArray[np.uint64]
 KEY_BYTES = 8
 WHITE_SPACE = b" \t\r\n\v\f"
+_LOWER = bytes(range(256)).lower()
 
 
-def row_keys(row: Conversation, seed: bytes) -> tuple[int, int]:
-    """Return (content, same): the row's place among 2^64, and a key that copies share which differ in form alone."""
-    text = _canonical(row)
-    data = text.encode("utf-8", errors="replace")
-    lower = data.lower() if text.isascii() else text.lower().encode("utf-8", errors="replace")
-    return _key(seed + data), _key(lower.translate(None, WHITE_SPACE))
+def row_keys(rows: Sequence[Conversation], seed: bytes) -> tuple[Numbers, Numbers]:
+    """Return (content, same) of every row: its place among 2^64; a key that copies share which differ in form alone."""
+    texts = [_canonical(row) for row in rows]
+    data = [text.encode("utf-8", errors="replace") for text in texts]
+    folded = [
+        (raw if text.isascii() else text.lower().encode("utf-8", errors="replace")).translate(_LOWER, WHITE_SPACE)
+        for text, raw in zip(texts, data, strict=True)
+    ]
+    return _keys([seed + raw for raw in data]), _keys(folded)
 
 
-def _key(data: bytes) -> int:
-    return int.from_bytes(blake2b(data, digest_size=KEY_BYTES).digest(), "little")
+def _keys(texts: Sequence[bytes]) -> Numbers:
+    digests = b"".join([blake2b(text, digest_size=KEY_BYTES).digest() for text in texts])
+    return np.frombuffer(digests, dtype="<u8")
 
 
 def _canonical(row: Conversation) -> str:
     """Return roles and contents, separated by characters that no text holds, then what few rows have."""
     text = "\x1e".join([f"{m['role']}\x1f{m['content']}" for m in row.messages])
-    if row.tools or any(len(m) > 2 for m in row.messages):
+    if row.tools or max(map(len, row.messages)) > 2:
         rest = [{k: v for k, v in m.items() if k not in ("role", "content")} for m in row.messages]
         text += "\x1d" + json.dumps([rest, row.tools], sort_keys=True)
     return text

@@ -114,7 +114,10 @@ def _question_beside(response: str, columns: Sequence[str]) -> str:
 
 def _messages(column: str, reason: str) -> Shape:
     def read(row: Values) -> Conversation:
-        turns = _parsed(row.get(column))
+        turns = row.get(column)
+        if type(turns) is list and "tools" not in row:  # most rows; what follows is dearer
+            return Conversation([_message(turn) for turn in turns])
+        turns = _parsed(turns)
         if isinstance(turns, dict):  # {"role": [...], "content": [...]}: a list of structs as some writers turn it
             turns = [dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)]
         if not isinstance(turns, list | tuple):

@@ -52,6 +52,17 @@ def test_a_list_is_read_as_json_reads_it_wherever_the_window_cuts(rows, step, in
     assert [value for _, value, _ in json_rows.elements(Slowly(text, step), "x")] == rows
 
 
+@given(st.dictionaries(st.text(), JSON | st.integers(-(2**80), 2**80), max_size=4))
+def test_a_line_is_read_as_json_reads_it_large_numbers_and_odd_characters_too(row):
+    line = json.dumps(row).encode()
+    assert list(json_rows.lines(io.BytesIO(line))) == [(1, row, None)]
+
+
+def test_what_json_takes_beyond_its_standard_is_taken_in_lines_too():
+    [(_, row, problem)] = json_rows.lines(io.BytesIO(b'{"a": NaN, "b": -Infinity}'))
+    assert (str(row["a"]), row["b"], problem) == ("nan", float("-inf"), None)
+
+
 @given(st.binary(max_size=200), st.integers(1, 40))
 def test_any_bytes_give_rows_or_a_reason(data, step):
     for read in (lambda: json_rows.elements(Slowly(data, step), "x"), lambda: json_rows.lines(io.BytesIO(data))):
@@ -140,7 +151,7 @@ def test_signatures_do_not_depend_on_the_batch():
 
 
 def test_case_and_white_space_make_no_other_row_and_words_do():
-    keys = [row_keys(pair(q, "a"), b"1") for q in ("What is  it", "what\nis it", "what was it")]
+    keys = list(zip(*row_keys([pair(q, "a") for q in ("What is  it", "what\nis it", "what was it")], b"1"), strict=True))
     assert keys[0][1] == keys[1][1] != keys[2][1]
     assert len({content for content, _ in keys}) == 3
 
