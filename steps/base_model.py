@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
 
 from presets.errors import ConfigError
 from presets.recipe import ModelRecipe, QuantizationRecipe
+from steps import segment_attention
 from steps.machine import bf16_on_cpu
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -62,13 +70,22 @@ def load_base(weights: Path, quantization: QuantizationRecipe) -> PreTrainedMode
         device_map={"": device()},
         local_files_only=True,
         use_safetensors=True,
-        attn_implementation="sdpa",
+        attn_implementation=attention_of(weights),
     )
     if quantization.bits == 4 and device().type == "cpu":
         dequantise_once(model, dtype)
     disarm(model)
     model.requires_grad_(False)
     return model.eval()
+
+
+def attention_of(weights: Path) -> str:
+    """Return the attention to load the model with: ours where its class takes one, else torch's."""
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(AutoConfig.from_pretrained(weights, local_files_only=True)), None)
+    if getattr(kind, "_supports_attention_backend", False):
+        segment_attention.register()
+        return segment_attention.NAME
+    return "sdpa"
 
 
 def _quantization_config(quantization: QuantizationRecipe, dtype: torch.dtype) -> BitsAndBytesConfig | None:

@@ -1,18 +1,24 @@
-"""Packs as tensors: ids, positions that begin anew with each row, and attention that stays inside each row.
+"""Packs as tensors, and whom each token looks at.
 
-Shapes: B packs of T tokens, T the longest pack of the batch. The mask is (B, 1, T, T), True where attention is
-allowed; torch's scaled dot product attention takes it as it is, for every model.
+Shapes: B packs of T tokens, T the longest pack of the batch; places count through all of them (pack · T + token).
+Attention is given twice over: as a dense mask (B, 1, T, T) for models that know nothing else, or as
+:class:`Segments` for :mod:`steps.segment_attention`, which computes no product that the mask would throw away.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from steps.chat import IGNORED, Encoded
+from steps.prefix_tree import Branch, Layout, lay_out
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]  # tensors by name; "segments" is a list of them
+PADDING_WORTH = 1.25  # branches are computed together while their padded products are not more than this
+SMALL_PRODUCTS = 1 << 16  # below so many products a call of its own costs more than it saves
 
 
 class Packs(Dataset[list[Encoded]]):
@@ -34,32 +40,100 @@ class Collator:
     """Turns packs into a batch; ``pad_id`` fills, unseen by attention and loss."""
 
     pad_id: int
+    dense: bool = False
+    share: bool = True
 
     def __call__(self, packs: Sequence[Sequence[Encoded]]) -> Batch:
         """Return one batch of the packs."""
-        return collate(packs, self.pad_id)
+        return collate(packs, self.pad_id, dense=self.dense, share=self.share)
 
 
-def collate(packs: Sequence[Sequence[Encoded]], pad_id: int) -> Batch:
-    """Return ``input_ids``, ``position_ids``, ``labels`` (B, T) and ``attention_mask`` (B, 1, T, T)."""
-    width = max(sum(len(row.ids) for row in pack) for pack in packs)
-    ids = torch.full((len(packs), width), pad_id)
-    positions = torch.zeros((len(packs), width), dtype=torch.long)
-    labels = torch.full((len(packs), width), IGNORED)
-    segments = torch.full((len(packs), width), -1)
-    for line, pack in enumerate(packs):
-        start = 0
-        for number, row in enumerate(pack):
-            end = start + len(row.ids)
-            ids[line, start:end] = torch.tensor(row.ids)
-            positions[line, start:end] = torch.arange(end - start)
-            labels[line, start + 1 : end] = torch.tensor(row.labels[1:])  # nothing predicts a row's first token
-            segments[line, start:end] = number
-            start = end
-    return {"input_ids": ids, "position_ids": positions, "labels": labels, "attention_mask": _blocks(segments)}
+def collate(packs: Sequence[Sequence[Encoded]], pad_id: int, *, dense: bool = False, share: bool = True) -> Batch:
+    """Return ``input_ids``, ``position_ids``, ``labels`` (B, T) and ``attention_mask`` or ``segments``."""
+    layouts = [lay_out(rows, share=share) for rows in packs]
+    width = max(len(layout.ids) for layout in layouts)
+    ids = np.full((len(packs), width), pad_id)
+    positions = np.zeros((len(packs), width), dtype=np.int64)
+    labels = np.full((len(packs), width), IGNORED)
+    for line, layout in enumerate(layouts):
+        length = len(layout.ids)
+        ids[line, :length] = layout.ids
+        positions[line, :length] = layout.positions
+        labels[line, :length] = layout.labels
+    batch: Batch = {name: torch.from_numpy(a) for name, a in (("input_ids", ids), ("position_ids", positions))}
+    batch["labels"] = torch.from_numpy(labels)
+    if dense:
+        batch["attention_mask"] = _mask(layouts, width)
+    else:
+        batch["segments"] = segments(layouts, width)
+    return batch
 
 
-def _blocks(segments: torch.Tensor) -> torch.Tensor:
-    """Return the causal mask that is True only inside one segment; padding attends to itself."""
-    same = segments[:, :, None] == segments[:, None, :]
-    return torch.tril(same)[:, None]
+def placed(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on ``device``."""
+    return {k: [t.to(device) for t in v] if isinstance(v, list) else v.to(device) for k, v in batch.items()}
+
+
+def _mask(layouts: Sequence[Layout], width: int) -> torch.Tensor:
+    """Return (B, 1, T, T), True where the token of the line may look at the token of the column."""
+    mask = np.zeros((len(layouts), 1, width, width), dtype=bool)
+    diagonal = np.arange(width)
+    mask[:, :, diagonal, diagonal] = True  # padding looks at itself: a row without any would give NaN
+    for line, layout in enumerate(layouts):
+        for branch in layout.branches:
+            rows = slice(branch.start, branch.start + branch.length)
+            mask[line, 0, rows, branch.path] = _causal(branch).T
+    return torch.from_numpy(mask)
+
+
+def _causal(branch: Branch) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return (own tokens, tokens of the path): what comes before, or the token itself."""
+    reach = len(branch.path)
+    return np.arange(reach)[None, :] <= np.arange(reach - branch.length, reach)[:, None]
+
+
+def segments(layouts: Sequence[Layout], width: int) -> list[torch.Tensor]:
+    """Return, for every group of branches of like size, three tensors; and last the way back.
+
+    A group of n branches with at most Q own tokens and K on their paths: places of the queries (n, Q), places of
+    the keys (n, K), mask (n, 1, Q, K). The way back has one entry a place (B · T): where, among all queries of all
+    groups one behind the other, the token's own lies; padding points at the first.
+    """
+    found = [(line * width, branch) for line, layout in enumerate(layouts) for branch in layout.branches]
+    found.sort(key=lambda item: (len(item[1].path), item[1].length))
+    tensors: list[torch.Tensor] = []
+    back = np.zeros(len(layouts) * width, dtype=np.int64)
+    begin = 0
+    for group in _groups(found):
+        most_own, most = max(b.length for _, b in group), max(len(b.path) for _, b in group)
+        queries = np.zeros((len(group), most_own), dtype=np.int64)
+        keys = np.zeros((len(group), most), dtype=np.int64)
+        mask = np.zeros((len(group), 1, most_own, most), dtype=bool)
+        mask[:, :, :, 0] = True  # what fills up looks somewhere: a row without any would give NaN
+        for n, (offset, branch) in enumerate(group):
+            places = offset + np.arange(branch.start, branch.start + branch.length)
+            queries[n, : branch.length] = places
+            keys[n, : len(branch.path)] = offset + branch.path
+            mask[n, 0, : branch.length, : len(branch.path)] = _causal(branch)
+            back[places] = begin + n * most_own + np.arange(branch.length)
+        begin += queries.size
+        tensors += [torch.from_numpy(queries), torch.from_numpy(keys), torch.from_numpy(mask)]
+    return [*tensors, torch.from_numpy(back)]
+
+
+def _groups(found: Sequence[tuple[int, Branch]]) -> Iterator[list[tuple[int, Branch]]]:
+    """Yield runs of branches that are computed together without much padding."""
+    group: list[tuple[int, Branch]] = []
+    needed = 0
+    for item in found:
+        together = [*group, item]
+        own = max(b.length for _, b in together)
+        padded, exact = len(together) * own * len(item[1].path), needed + item[1].length * len(item[1].path)
+        if group and padded > max(PADDING_WORTH * exact, SMALL_PRODUCTS):
+            yield group
+            group, exact = [item], item[1].length * len(item[1].path)
+        else:
+            group = together
+        needed = exact
+    if group:
+        yield group

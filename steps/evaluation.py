@@ -13,10 +13,11 @@ import torch
 
 from presets.errors import DataError
 from steps import logs
-from steps.batches import Batch, collate
+from steps.batches import Batch, collate, placed
 from steps.chat import Encoded, render
 from steps.loss import token_losses
 from steps.messages import Conversation, Message
+from steps.segment_attention import in_use
 
 TOKENS_PER_BATCH = 2048
 ANSWER_TOKENS = 48
@@ -80,8 +81,8 @@ def score(model: Any, rows: Sequence[Encoded], pad_id: int, end_ids: Sequence[in
     end_sum, end_count = 0.0, 0
     ends = torch.tensor(sorted(end_ids), device=place)
     with torch.inference_mode(), _autocast(model):
-        for indices, batch in _batches(rows, pad_id):
-            losses, labels = token_losses(model, {k: v.to(place) for k, v in batch.items()})
+        for indices, batch in _batches(rows, pad_id, dense=not in_use(model)):
+            losses, labels = token_losses(model, placed(batch, place))
             is_end = torch.isin(labels, ends)
             end_sum += losses[is_end].sum().item()
             end_count += int(is_end.sum())
@@ -115,6 +116,17 @@ def assess(
 ) -> Assessment:
     """Return the model's score on the held-out ``rows`` and its greedy answers to ``questions``."""
     found = score(model, rows, tokenizer.pad_token_id, end_token_ids(model, tokenizer)) if rows else None
+    return assessed(name, found, model, tokenizer, questions)
+
+
+def assessed(
+    name: str,
+    found: Score | None,
+    model: Any,  # noqa: ANN401
+    tokenizer: Any,  # noqa: ANN401
+    questions: Sequence[Conversation],
+) -> Assessment:
+    """Return the assessment of a model whose score is known."""
     if found is not None:
         logs.event("evaluated", model=name, held_out_loss=found.loss, end_loss=found.end_loss)
     return Assessment(found, answer(model, tokenizer, questions))
@@ -186,7 +198,7 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:  # noqa: ANN401
     return sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})
 
 
-def _batches(rows: Sequence[Encoded], pad_id: int) -> Iterator[tuple[list[int], Batch]]:
+def _batches(rows: Sequence[Encoded], pad_id: int, *, dense: bool) -> Iterator[tuple[list[int], Batch]]:
     """Yield batches of one row a line, similar lengths together, so that little is padded."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     start = 0
@@ -195,7 +207,7 @@ def _batches(rows: Sequence[Encoded], pad_id: int) -> Iterator[tuple[list[int], 
         while end < len(order) and (end + 1 - start) * len(rows[order[end]].ids) <= TOKENS_PER_BATCH:
             end += 1
         indices = order[start:end]
-        yield indices, collate([[rows[i]] for i in indices], pad_id)
+        yield indices, collate([[rows[i]] for i in indices], pad_id, dense=dense, share=False)
         start = end
 
 

@@ -101,6 +101,24 @@ class LayoutStore:
             except OSError:
                 shutil.copyfile(self._path(layer.digest), target)
 
+    def discard(self, manifest: Manifest) -> None:
+        """Remove the artifact's manifest and the blobs that no tagged artifact holds; a tagged one stays."""
+        with self._locked():
+            tagged = {d.digest for d in self._entries().values()}
+            if manifest.digest in tagged:
+                return
+            kept = tagged | {blob for digest in tagged for blob in self._blobs_of(digest)}
+            for digest in {manifest.digest, *self._blobs_of(manifest.digest)} - kept:
+                self._path(digest).unlink(missing_ok=True)
+
+    def _blobs_of(self, digest: str) -> set[str]:
+        """Return the digests of an artifact's config and layers, none when it cannot be read."""
+        try:
+            body = json.loads(self._path(digest).read_bytes())
+        except (OSError, ValueError):
+            return set()
+        return {body["config"]["digest"], *(layer["digest"] for layer in body["layers"])}
+
     def _verify(self, layer: Descriptor) -> None:
         path = self._path(layer.digest)
         with path.open("rb") as reader:

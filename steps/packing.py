@@ -1,11 +1,10 @@
 """Rows into packs: several rows in one sequence, so that no computation is spent on padding.
 
 Best fit decreasing: rows from the longest to the shortest, each into the fullest pack that still holds it.
-Attention is kept inside each row by :func:`steps.batches.collate`.
+Attention is kept inside each row by :func:`steps.batches.collate`; :mod:`steps.families` says what is packed.
 """
 
 import bisect
-import random
 from collections.abc import Sequence
 
 
@@ -28,23 +27,6 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
             packs.append([])
         packs[chosen].append(row)
         bisect.insort(room, (left - lengths[row], chosen))
-    return packs
-
-
-def shuffled_packs(lengths: Sequence[int], capacity: int, seed: int, group_rows: int = 256) -> list[list[int]]:
-    """Return packs over randomly grouped rows, in random order; the same seed gives the same packs.
-
-    Packing all rows at once would put the long rows together and the short ones together; groups keep
-    each step's mix close to the dataset's.
-    """
-    chance = random.Random(seed)  # noqa: S311  (not for secrets)
-    rows = list(range(len(lengths)))
-    chance.shuffle(rows)
-    packs: list[list[int]] = []
-    for start in range(0, len(rows), group_rows):
-        group = rows[start : start + group_rows]
-        packs.extend([group[i] for i in p] for p in pack([lengths[i] for i in group], capacity))
-    chance.shuffle(packs)
     return packs
 
 

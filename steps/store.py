@@ -83,6 +83,10 @@ class Store(Protocol):
         """Open a blob for reading; its digest is not checked here."""
         ...
 
+    def discard(self, manifest: Manifest) -> None:
+        """Remove the artifact and what it alone holds, unless a tag names it."""
+        ...
+
     def check_out(self, manifest: Manifest, folder: Path) -> None:
         """Lay the artifact's files into ``folder`` by their titles, each digest verified."""
         ...

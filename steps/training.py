@@ -1,27 +1,33 @@
 """The training loop: transformers' Trainer over packs, with the loss taken where it is supervised."""
 
+import gc
 import math
 import random
 import time
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from presets.errors import ConfigError, DataError
+from presets.errors import ConfigError
 from presets.recipe import DataRecipe, TrainingRecipe
 from steps import logs
 from steps.batches import Collator, Packs
 from steps.chat import Encoded
+from steps.checkpoints import newest_checkpoint
 from steps.contract import ReportsProgress
+from steps.families import sharing_packs
+from steps.fused_lora import fuse
 from steps.loss import token_losses
-from steps.packing import packs_in_order, shuffled_packs
-
-REPORT_SECONDS = 2.0
-CHECKPOINTS_PER_RUN = 8
+from steps.packing import packs_in_order
+from steps.prefix_tree import lay_out
+from steps.reporter import Reporter, peak_memory_bytes
+from steps.segment_attention import in_use
+from steps.training_arguments import arguments
 
 
 class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
@@ -44,51 +50,24 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
         return SequentialSampler(cast("Sized", train_dataset if train_dataset is not None else self.train_dataset))
 
 
-class Reporter(TrainerCallback):  # type: ignore[misc]
-    """Tells how far the training is, every few seconds, and stops it when the loss is no longer a number."""
+@dataclass(frozen=True, slots=True)
+class Micro:
+    """How one optimiser step is cut into what memory holds at a time; the step itself stays the same."""
 
-    def __init__(self, progress: ReportsProgress, tokens_per_step: float) -> None:
-        self._progress = progress
-        self._tokens_per_step = tokens_per_step
-        self._began_at = self._reported_at = time.monotonic()
-        self._first_step = 0
-        self._loss: float | None = None
+    packs: int  # of one micro-batch
+    accumulation_steps: int
+    recompute: bool  # activations are computed again in the backward pass rather than kept
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ANN401, ARG002
-        """Start the clock; a resumed run counts its own steps."""
-        self._began_at = self._reported_at = time.monotonic()
-        self._first_step = state.global_step
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **values: Any) -> None:  # noqa: ANN401, ARG002
-        """Keep the loss, and refuse to go on from a loss that is not a number."""
-        loss = (values.get("logs") or {}).get("loss")
-        if loss is None:
-            return
-        self._loss = float(loss)
-        if not math.isfinite(self._loss):
-            raise DataError(
-                "LossNotFinite",
-                f"The loss is {self._loss} at step {state.global_step}.",
-                fix="Lower TrainingArguments.learning_rate, or raise warmup_steps.",
-            )
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ANN401, ARG002
-        """Report progress, speed and the time that is left."""
-        self._progress(state.global_step, state.max_steps)
-        now = time.monotonic()
-        if now - self._reported_at < REPORT_SECONDS and state.global_step < state.max_steps:
-            return
-        self._reported_at = now
-        done = max(1, state.global_step - self._first_step)
-        seconds_per_step = (now - self._began_at) / done
-        logs.event(
-            "training",
-            trained_steps=state.global_step,
-            total_steps=state.max_steps,
-            loss=self._loss,
-            tokens_per_second=round(self._tokens_per_step / seconds_per_step, 1),
-            eta_seconds=round(seconds_per_step * (state.max_steps - state.global_step)),
-        )
+def smaller(micro: Micro) -> Iterator[Micro]:
+    """Yield ``micro`` and ever less hungry ways to take the same step."""
+    yield micro
+    while micro.packs > 1:
+        fewer = next(n for n in range(micro.packs // 2, 0, -1) if micro.packs % n == 0)
+        micro = Micro(fewer, micro.accumulation_steps * micro.packs // fewer, micro.recompute)
+        yield micro
+    if not micro.recompute:
+        yield Micro(1, micro.accumulation_steps, recompute=True)
 
 
 def train(
@@ -103,103 +82,118 @@ def train(
 ) -> dict[str, Any]:
     """Train the adapter of ``model`` in place; return the figures of the run.
 
-    Checkpoints lie in ``folder``; a run that finds complete ones there goes on from the newest.
+    Checkpoints lie in ``folder``; a run that finds complete ones there goes on from the newest. What does not fit
+    into memory is tried again in smaller pieces.
+
+    Raises:
+        ConfigError: not even one pack fits, or rows are longer than the model's attention reaches.
+        DataError: the loss is no longer a number.
     """
+    _check_window(model, rows)
     packs = _packs(rows, recipe, data)
+    fuse(model)
+    fresh = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    first = Micro(recipe.batch_size, recipe.gradient_accumulation_steps, recipe.gradient_checkpointing)
+    refusal: Exception | None = None
+    for micro in smaller(first):
+        if refusal is not None:
+            _begin_anew(model, fresh)
+            logs.warning("out_of_memory", packs=micro.packs, accumulation=micro.accumulation_steps,
+                         recompute=micro.recompute)  # fmt: skip
+        try:
+            return _run(model, rows, packs, recipe, micro, pad_id, folder, progress, callbacks)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            refusal = error.with_traceback(None)  # its frames would keep the tensors
+    raise ConfigError(
+        "InsufficientMemory",
+        f"One pack of {recipe.max_length_tokens} tokens does not fit into memory, activations recomputed.",
+        fix="Lower TrainingArguments.max_length, use method: qlora, or name a GPU with more memory.",
+    ) from refusal
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: on a GPU, or in torch's allocator of the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _begin_anew(model: Any, fresh: dict[str, torch.Tensor]) -> None:  # noqa: ANN401
+    """Put the adapter back to where it began, and free what the failed try holds."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in fresh:
+                parameter.grad = None
+                parameter.copy_(fresh[name])
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _run(
+    model: Any,  # noqa: ANN401
+    rows: Sequence[Encoded],
+    packs: list[list[int]],
+    recipe: TrainingRecipe,
+    micro: Micro,
+    pad_id: int,
+    folder: Path,
+    progress: ReportsProgress,
+    callbacks: Sequence[TrainerCallback],
+) -> dict[str, Any]:
     tokens = sum(len(row.ids) for row in rows)
-    micro_steps = math.ceil(len(packs) / recipe.batch_size)
-    per_epoch = math.ceil(micro_steps / recipe.gradient_accumulation_steps)
-    total = recipe.max_steps if recipe.max_steps > 0 else math.ceil(per_epoch * recipe.epochs)
-    per_step = tokens / per_epoch
-    settings = arguments(recipe, folder, total)
-    reporter = Reporter(progress, per_step)
+    computed = sum(len(lay_out([rows[i] for i in pack], share=recipe.packing).ids) for pack in packs)
+    micro_steps = math.ceil(len(packs) / micro.packs)
+    per_step = tokens / math.ceil(micro_steps / micro.accumulation_steps)
     trainer = SupervisedTrainer(
         model=model,
-        args=settings,
+        args=arguments(recipe, folder, micro.packs, micro.accumulation_steps, recompute=micro.recompute),
         train_dataset=Packs(rows, packs),
-        data_collator=Collator(pad_id),
-        callbacks=[reporter, *callbacks],
+        data_collator=Collator(pad_id, dense=not in_use(model), share=recipe.packing),
+        callbacks=[Reporter(progress, per_step), *callbacks],
     )
     trainer.model_accepts_loss_kwargs = True  # the loss is a sum over the step's tokens: do not divide it again
     trainer.remove_callback(PrinterCallback)
-    logs.event("packed", rows=len(rows), tokens=tokens, packs=len(packs), total_steps=total)
+    logs.event("packed", rows=len(rows), tokens=tokens, computed_tokens=computed, packs=len(packs))
     began = time.monotonic()
-    outcome = trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
+    trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
     seconds = time.monotonic() - began
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
         "steps": trainer.state.global_step,
+        "total_steps": trainer.state.max_steps,
         "epochs": round(trainer.state.epoch or 0.0, 3),
-        "train_loss": outcome.training_loss,
+        "train_loss": sum(entry["loss"] for entry in history) / max(1, len(history)),
         "train_seconds": round(seconds, 1),
         "tokens_per_second": round(per_step * trainer.state.global_step / max(seconds, 1e-9), 1),
+        "peak_memory_bytes": peak_memory_bytes(),
         "packs": len(packs),
+        "tokens": tokens,
+        "computed_tokens": computed,
+        "micro_batch": {"packs": micro.packs, "accumulation": micro.accumulation_steps, "recompute": micro.recompute},
         "history": [{"step": e["step"], "loss": e["loss"], "learning_rate": e["learning_rate"]} for e in history],
     }
 
 
+def _check_window(model: Any, rows: Sequence[Encoded]) -> None:  # noqa: ANN401
+    window = getattr(model.config, "sliding_window", None)
+    longest = max(len(row.ids) for row in rows)
+    if window and longest > window:
+        raise ConfigError(
+            "RowsLongerThanWindow",
+            f"The longest row has {longest} tokens, and the model's attention reaches {window}.",
+            fix=f"Set TrainingArguments.max_length to {window} at most.",
+        )
+
+
 def _packs(rows: Sequence[Encoded], recipe: TrainingRecipe, data: DataRecipe) -> list[list[int]]:
-    lengths = [len(row.ids) for row in rows]
-    capacity = recipe.max_length_tokens
+    """Return which rows lie in which pack, in the order that they are trained in."""
     if not data.shuffle:
-        return packs_in_order(lengths, capacity) if recipe.packing else [[i] for i in range(len(rows))]
+        lengths = [len(row.ids) for row in rows]
+        return packs_in_order(lengths, recipe.max_length_tokens) if recipe.packing else [[i] for i in range(len(rows))]
     seed = recipe.extra.get("data_seed", data.seed)
     if recipe.packing:
-        return shuffled_packs(lengths, capacity, seed)
+        return sharing_packs(rows, recipe.max_length_tokens, seed)
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)  # noqa: S311  (not for secrets)
     return [[i] for i in order]
-
-
-def arguments(recipe: TrainingRecipe, folder: Path, total_steps: int) -> TrainingArguments:
-    """Return the Recipe as the Trainer takes it.
-
-    Raises:
-        ConfigError: transformers refuses a value.
-    """
-    on_gpu = torch.cuda.is_available()
-    bf16 = on_gpu and torch.cuda.get_device_capability() >= (8, 0)
-    defaults: dict[str, Any] = {
-        "logging_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": max(1, math.ceil(total_steps / CHECKPOINTS_PER_RUN)),
-        "save_total_limit": 2,
-        "weight_decay": 0.0,
-        "logging_nan_inf_filter": False,  # else transformers logs a loss that is not a number as 0
-    }
-    try:
-        return TrainingArguments(
-            output_dir=str(folder),
-            num_train_epochs=recipe.epochs,
-            max_steps=recipe.max_steps,
-            per_device_train_batch_size=recipe.batch_size,
-            gradient_accumulation_steps=recipe.gradient_accumulation_steps,
-            learning_rate=recipe.learning_rate,
-            lr_scheduler_type=recipe.scheduler,
-            warmup_steps=recipe.warmup,
-            activation_checkpointing=recipe.gradient_checkpointing,
-            seed=recipe.seed,
-            bf16=bf16 or not on_gpu,
-            fp16=on_gpu and not bf16,
-            use_cpu=not on_gpu,
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=on_gpu,
-            **{**defaults, **recipe.extra},
-        )
-    except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(
-            "TrainingArgumentsRefused",
-            f"transformers refuses the TrainingArguments: {error}",
-            fix="Correct TrainingArguments in the training config.",
-        ) from error
-
-
-def newest_checkpoint(folder: Path) -> str | None:
-    """Return the newest complete checkpoint below ``folder``: the trainer's state is what is written last."""
-    complete = [
-        p.parent for p in folder.glob("checkpoint-*/trainer_state.json") if (p.parent / "optimizer.pt").is_file()
-    ]
-    numbered = sorted((int(p.name.removeprefix("checkpoint-")), str(p)) for p in complete)
-    return numbered[-1][1] if numbered else None

@@ -10,7 +10,7 @@ from presets.catalogue import catalogue, chat_template_text
 from presets.errors import ConfigError, DataError
 from presets.recipe import DataRecipe, LoraRecipe, ModelRecipe, PackagedWeights, QuantizationRecipe, TrainingRecipe
 from steps.adapter import add_adapter, trainable
-from steps.base_model import disarm, load_base, load_tokenizer
+from steps.base_model import attention_of, disarm, load_base, load_tokenizer
 from steps.batches import collate
 from steps.chat import IGNORED, encode
 from steps.evaluation import Score, compare, end_token_ids, score
@@ -19,7 +19,8 @@ from steps.loss import token_losses
 from steps.messages import Conversation
 from steps.package_files import find_in_package
 from steps.progress import ProgressFile
-from steps.training import arguments, train
+from steps.training import train
+from steps.training_arguments import arguments
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 FULL = QuantizationRecipe(16, "nf4", True, "float32", 6.0, (), False)
@@ -133,7 +134,11 @@ def quantised(weights, *, disarmed):
 
     config = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=torch.bfloat16)
     base = AutoModelForCausalLM.from_pretrained(
-        weights, dtype=torch.bfloat16, quantization_config=config, device_map={"": "cpu"}
+        weights,
+        dtype=torch.bfloat16,
+        quantization_config=config,
+        device_map={"": "cpu"},
+        attn_implementation=attention_of(weights),
     )
     if disarmed:
         disarm(base)
@@ -167,7 +172,11 @@ def test_dequantising_once_keeps_the_numbers_of_the_quantised_base(weights, toke
 
     config = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=next(cached.parameters()).dtype)
     kept = AutoModelForCausalLM.from_pretrained(
-        weights, dtype=next(cached.parameters()).dtype, quantization_config=config, device_map={"": "cpu"}
+        weights,
+        dtype=next(cached.parameters()).dtype,
+        quantization_config=config,
+        device_map={"": "cpu"},
+        attn_implementation=attention_of(weights),
     )
     disarm(kept)
     ends = end_token_ids(cached, tokenizer)
@@ -206,7 +215,7 @@ def test_values_that_the_libraries_refuse_are_refused_in_words(weights, tmp_path
         add_adapter(load_base(weights, FULL), LoraRecipe(4, 8, 0.0, ("no_such_layer",), {}), seed=1)
     wrong = TrainingRecipe(1, 2, 1, 1, 1e-3, "no-such-schedule", 0.05, 64, True, True, False, 42, {})
     with pytest.raises(ConfigError, match="transformers refuses the TrainingArguments"):
-        arguments(wrong, tmp_path, 2)
+        arguments(wrong, tmp_path, 1, 1, recompute=False)
 
 
 def test_changed_weights_in_the_package_are_refused():

@@ -151,7 +151,9 @@ def test_signatures_do_not_depend_on_the_batch():
 
 
 def test_case_and_white_space_make_no_other_row_and_words_do():
-    keys = list(zip(*row_keys([pair(q, "a") for q in ("What is  it", "what\nis it", "what was it")], b"1"), strict=True))
+    keys = list(
+        zip(*row_keys([pair(q, "a") for q in ("What is  it", "what\nis it", "what was it")], b"1"), strict=True)
+    )
     assert keys[0][1] == keys[1][1] != keys[2][1]
     assert len({content for content, _ in keys}) == 3
 

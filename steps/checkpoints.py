@@ -1,0 +1,122 @@
+"""Checkpoints in the store, beside the training: whatever kills the run, the next one goes on from the newest.
+
+The Trainer writes a checkpoint into the work folder; a thread publishes it as an artifact under the run's own tag,
+manifest last, so that the tag always names a whole checkpoint. The finished adapter takes the tag over.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from presets.errors import DataError
+from steps import logs
+from steps.store import Manifest, Store, publish
+
+ARTIFACT_TYPE = "application/vnd.kaiflow.checkpoint.v1"
+STEP = "kaiflow.checkpoint.step"
+SECONDS_BETWEEN = (20.0, 600.0)
+SHARE_OF_TIME = 0.02  # that saving may cost
+STATE_FILE = "trainer_state.json"  # the Trainer writes it last
+NOT_PUBLISHED = ("training_args.bin",)  # a pickle that a resumed run does not read
+
+
+class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    """Decides when a checkpoint is due, and publishes each that is written."""
+
+    def __init__(
+        self,
+        store: Store,
+        tag: str,
+        replacing: Manifest | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin; ``replacing`` is the checkpoint that the run goes on from, removed when there is a newer one."""
+        self._store, self._tag, self._clock = store, tag, clock
+        self._beside = ThreadPoolExecutor(1)
+        self._job: Future[None] | None = None
+        self._last = replacing
+        self._saved_at = self._due_at = clock()
+        self._by_the_clock = True
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Start the clock; a ``save_strategy`` of the training config's own is kept to."""
+        self._by_the_clock = str(args.save_strategy) in ("no", "SaveStrategy.NO")
+        self._due_at = self._clock() + SECONDS_BETWEEN[0]
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Ask for a checkpoint when one is due, and at the end: the evaluation may be killed too."""
+        due = self._by_the_clock and self._clock() >= self._due_at
+        if due or state.global_step >= state.max_steps:
+            control.should_save = True
+            self._saved_at = self._clock()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Publish the checkpoint that was just written."""
+        self.settle()  # one at a time: the Trainer removes old ones
+        low, high = SECONDS_BETWEEN
+        now = self._clock()
+        self._due_at = now + min(high, max(low, (now - self._saved_at) / SHARE_OF_TIME))
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        self._job = self._beside.submit(self._publish, folder, state.global_step)
+
+    def _publish(self, folder: Path, step: int) -> None:
+        files = {p.name: p for p in sorted(folder.iterdir()) if p.is_file() and p.name not in NOT_PUBLISHED}
+        manifest = publish(self._store, ARTIFACT_TYPE, files, {STEP: str(step)}, [self._tag])
+        if self._last is not None:
+            self._store.discard(self._last)
+        self._last = manifest
+        logs.event("checkpoint", trained_steps=step, digest=manifest.digest)
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is on its way; what went wrong with it is raised here."""
+        if self._job is not None:
+            self._job.result()
+            self._job = None
+
+    def close(self) -> None:
+        """Settle, and end the thread."""
+        try:
+            self.settle()
+        finally:
+            self._beside.shutdown()
+
+    def discard(self) -> None:
+        """Remove the last checkpoint: its tag now names what the run has made."""
+        if self._last is not None:
+            self._store.discard(self._last)
+
+
+def restore(store: Store, manifest: Manifest | None, folder: Path) -> Manifest | None:
+    """Lay the checkpoint of the store into ``folder`` when it is newer than those there; return it when it was used.
+
+    One that is damaged is said so and left.
+    """
+    if manifest is None or manifest.artifact_type != ARTIFACT_TYPE:
+        return None
+    step = int(manifest.annotations[STEP])
+    if any(number >= step for number, _ in _numbered(folder)):
+        return manifest
+    target = folder / f"checkpoint-{step}"
+    try:
+        store.check_out(manifest, target)
+    except DataError as error:
+        logs.warning("checkpoint_damaged", trained_steps=step, message=error.message)
+        (target / STATE_FILE).unlink(missing_ok=True)
+        return None
+    logs.event("resumed", trained_steps=step, digest=manifest.digest)
+    return manifest
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """Return the newest complete checkpoint below ``folder``: the Trainer's state is what is written last."""
+    complete = _numbered(folder)
+    return complete[-1][1] if complete else None
+
+
+def _numbered(folder: Path) -> list[tuple[int, str]]:
+    found = [p.parent for p in folder.glob(f"checkpoint-*/{STATE_FILE}") if (p.parent / "optimizer.pt").is_file()]
+    return sorted((int(p.name.removeprefix("checkpoint-")), str(p)) for p in found)

@@ -1,0 +1,240 @@
+"""A training that is killed, interrupted or short of memory ends as the one that never was; the best epoch is kept."""
+
+import os
+import signal
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
+
+from presets.errors import ConfigError, TryAgainError
+from presets.recipe import DataRecipe, LoraRecipe, TrainingRecipe
+from steps import checkpoints, segment_attention, training
+from steps.adapter import add_adapter, trainable
+from steps.best_state import BestState
+from steps.checkpoints import Checkpoints, newest_checkpoint, restore
+from steps.evaluation import Score
+from steps.interruption import Interruption
+from steps.oci_layout import LayoutStore
+from steps.training import Micro, smaller, train
+from tests.contract.test_levers import SMALL, chat_rows
+
+ROWS = chat_rows()
+DATA = DataRecipe((), None, (), None, None, None, None, None, True, 42, 0.1)
+LORA = LoraRecipe(4, 8, 0.1, "all-linear", {})  # with dropout: the random state must be resumed too
+
+
+def recipe(**changes):
+    values = {
+        "epochs": 3.0, "max_steps": -1, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": 1e-2,
+        "scheduler": "linear", "warmup": 0.05, "max_length_tokens": 64, "packing": True, "assistant_only_loss": True,
+        "gradient_checkpointing": False, "seed": 42, "extra": {"max_grad_norm": 1.0},
+    }  # fmt: skip
+    return TrainingRecipe(**{**values, **changes})
+
+
+def fresh(lora=LORA):
+    torch.manual_seed(0)
+    segment_attention.register()
+    config = AutoConfig.for_model("llama", **SMALL, num_key_value_heads=2)
+    base = AutoModelForCausalLM.from_config(config, attn_implementation=segment_attention.NAME).requires_grad_(False)
+    return add_adapter(base, lora, seed=1)
+
+
+def silent(done: int, total: int) -> None:
+    """Nobody listens."""
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in trainable(model)])
+
+
+def trained(folder, callbacks=(), asked=None, lora=LORA):
+    model = fresh(lora)
+    figures = train(model, ROWS, asked or recipe(), DATA, 0, folder, silent, callbacks)
+    return weights(model), figures
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_a_run_is_repeatable_bit_for_bit(undisturbed, tmp_path):
+    found, figures = trained(tmp_path)
+    assert torch.equal(found, undisturbed[0])
+    assert figures["history"] == undisturbed[1]["history"]
+
+
+class At(TrainerCallback):
+    """Does something at the end of one step."""
+
+    def __init__(self, step, do):
+        self.step, self.do = step, do
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            self.do()
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill():
+    raise Killed
+
+
+@pytest.mark.parametrize("first", range(1, 8))
+def test_killed_twice_at_any_step_the_weights_are_those_of_the_undisturbed_run(undisturbed, tmp_path, first):
+    store = LayoutStore(tmp_path / "store")
+    for life, step in enumerate((first, first + 5)):
+        folder = tmp_path / str(life)  # a new node has an empty disk
+        restore(store, store.find("run"), folder)
+        saving = Checkpoints(store, "run")
+        with pytest.raises(Killed):
+            trained(folder, [saving, At(step, kill)], recipe(extra={"save_strategy": "steps", "save_steps": 2}))
+        saving.close()
+    last = tmp_path / "last"
+    used = restore(store, store.find("run"), last)
+    assert used is not None
+    assert 0 < int(used.annotations[checkpoints.STEP]) <= first + 5
+    found, figures = trained(last, asked=recipe(extra={"save_strategy": "no"}))
+    assert torch.equal(found, undisturbed[0])
+    assert figures["history"] == undisturbed[1]["history"]
+    assert figures["train_loss"] == undisturbed[1]["train_loss"]
+
+
+def test_sigterm_ends_the_step_saves_and_asks_to_be_tried_again(undisturbed, tmp_path):
+    store, interruption = LayoutStore(tmp_path / "store"), Interruption()
+    saving = Checkpoints(store, "run")
+    with interruption.heeded():
+        terminate = At(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        _, figures = trained(tmp_path / "first", [terminate, interruption, saving])
+    saving.close()
+    assert figures["steps"] == 3
+    with pytest.raises(TryAgainError, match="stopped at step 3 of") as told:
+        interruption.require_finished(figures["steps"], figures["total_steps"])
+    assert told.value.exit_code == 75
+    restore(store, store.find("run"), tmp_path / "second")
+    found, _ = trained(tmp_path / "second")
+    assert torch.equal(found, undisturbed[0])
+
+
+def test_checkpoints_come_by_the_clock_and_at_the_end_and_only_the_last_is_kept(tmp_path):
+    now = [0.0]
+    store = LayoutStore(tmp_path / "store")
+
+    class Ticking(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            now[0] += 8
+
+    class Counting(Checkpoints):
+        saved: list[int] = []
+
+        def on_save(self, args, state, control, **_):
+            self.saved.append(state.global_step)
+            super().on_save(args, state, control)
+
+    saving = Counting(store, "run", clock=lambda: now[0])
+    _, figures = trained(tmp_path / "work", [Ticking(), saving])
+    saving.close()
+    assert saving.saved == [*range(3, figures["steps"], 3), figures["steps"]]
+    manifest = store.find("run")
+    assert manifest is not None
+    assert manifest.annotations[checkpoints.STEP] == str(figures["steps"])
+    blobs = {blob.name for blob in (tmp_path / "store/blobs/sha256").iterdir()}
+    assert len(blobs) == len(manifest.layers) + 2  # and its config and itself
+    assert not any("training_args" in layer.annotations.values() for layer in manifest.layers)
+
+
+def test_a_damaged_checkpoint_is_left_and_the_run_begins_anew(undisturbed, tmp_path):
+    store = LayoutStore(tmp_path / "store")
+    saving = Checkpoints(store, "run")
+    with pytest.raises(Killed):
+        trained(tmp_path / "a", [saving, At(5, kill)], recipe(extra={"save_strategy": "steps", "save_steps": 2}))
+    saving.close()
+    manifest = store.find("run")
+    assert manifest is not None
+    largest = max(manifest.layers, key=lambda layer: layer.size)
+    path = tmp_path / "store/blobs/sha256" / largest.digest.removeprefix("sha256:")
+    path.chmod(0o644)
+    path.write_bytes(bytes(largest.size))
+    assert restore(store, manifest, tmp_path / "b") is None
+    assert newest_checkpoint(tmp_path / "b") is None
+    assert torch.equal(trained(tmp_path / "b")[0], undisturbed[0])
+
+
+def test_what_does_not_fit_is_cut_smaller_at_the_same_step(tmp_path, monkeypatch):
+    plain = LoraRecipe(4, 8, 0.0, "all-linear", {})  # cut another way, dropout would draw other numbers
+    four = recipe(batch_size=4)
+    expected, figures = trained(tmp_path / "a", asked=four, lora=plain)
+    seen = []
+
+    def hungry(model, inputs, *arguments):
+        lines, layer = len(inputs["input_ids"]), model.get_base_model().model.layers[0]
+        seen.append((lines, layer.gradient_checkpointing))
+        if not layer.gradient_checkpointing:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return token_losses(model, inputs, *arguments)
+
+    token_losses = training.token_losses
+    monkeypatch.setattr(training, "token_losses", hungry)
+    found, smaller_figures = trained(tmp_path / "b", asked=four, lora=plain)
+    assert list(dict.fromkeys(seen)) == [(4, False), (2, False), (1, False), (1, True)]
+    assert smaller_figures["micro_batch"] == {"packs": 1, "accumulation": 4, "recompute": True}
+    assert smaller_figures["steps"] == figures["steps"]
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_what_never_fits_is_said_in_words(tmp_path, monkeypatch):
+    def hungry(*_):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(training, "token_losses", hungry)
+    with pytest.raises(ConfigError, match="does not fit into memory") as told:
+        trained(tmp_path)
+    assert told.value.reason == "InsufficientMemory"
+
+
+def test_the_ways_to_take_a_step_keep_its_size():
+    assert list(smaller(Micro(6, 2, recompute=False))) == [
+        Micro(6, 2, False), Micro(3, 4, False), Micro(1, 12, False), Micro(1, 12, True),
+    ]  # fmt: skip
+    assert list(smaller(Micro(1, 1, recompute=True))) == [Micro(1, 1, True)]
+
+
+def scores(losses):
+    waiting = iter(losses)
+    return lambda: Score(next(waiting), 0.0, (1.0, 2.0), 2)
+
+
+def test_the_best_epoch_is_kept_though_training_went_on(tmp_path):
+    model, states = fresh(), []
+    told = scores([2.0, 1.0, 1.5])
+
+    def score():
+        states.append(weights(model).clone())
+        return told()
+
+    best = BestState(model, score, lambda: False)
+    figures = train(model, ROWS, recipe(), DATA, 0, tmp_path, silent, [best])
+    assert best.restore(figures["steps"], figures["epochs"]).loss == 1.0
+    assert torch.equal(weights(model), states[1])
+    assert [entry["loss"] for entry in best.history] == [2.0, 1.0, 1.5]
+
+
+def test_a_resumed_run_remembers_the_best_epoch_of_its_former_life(tmp_path):
+    first = fresh()
+    best = BestState(first, scores([1.0, 1.5]), lambda: False)
+    steps = recipe(extra={"save_strategy": "steps", "save_steps": 1})
+    with pytest.raises(Killed):
+        per_epoch = trained(tmp_path / "count", asked=recipe(epochs=1.0))[1]["steps"]
+        killing = At(per_epoch + 2, kill)
+        train(first, ROWS, steps, DATA, 0, tmp_path / "run", silent, [best, killing])
+    second = fresh()
+    again = BestState(second, scores([1.5, 1.2]), lambda: False)
+    again.resume(newest_checkpoint(tmp_path / "run"))
+    figures = train(second, ROWS, steps, DATA, 0, tmp_path / "run", silent, [again])
+    assert again.restore(figures["steps"], figures["epochs"]).loss == 1.0
+    assert [entry["loss"] for entry in again.history] == [1.0, 1.5, 1.2]
