@@ -32,6 +32,9 @@ def _success(status: Mapping[str, Any], folder: StateFolder) -> list[str]:
         base, tuned = training["baseEvalLoss"], training["evalLoss"]
         lines.append(f"held-out loss  {base:.3f} (base) -> {tuned:.3f} (tuned), {tuned / base:.2f} x")
     lines.append(f"adapter image  {output.get('digest', '')} in {folder.store}")
+    page = folder.work / "tune" / "report.html"
+    if page.exists():
+        lines.append(f"report         {page}")
     if endpoint:
         body = json.dumps({"prompt": "what is the capital of france"})
         curl = f"curl -s -X POST {endpoint}/chat -H 'Content-Type: application/json' -d '{body}'"

@@ -86,8 +86,11 @@ def run_name(recipe: Recipe) -> str:
 
 
 def told(recipe: Recipe, verb: Verb) -> dict[str, Any]:
-    """Return the parts of the Recipe that a step is told."""
-    return {name: asdict(getattr(recipe, name)) for name in PARTS[verb]}
+    """Return the parts of the Recipe that a step is told; the training is told origins too, for its report."""
+    parts = {name: asdict(getattr(recipe, name)) for name in PARTS[verb]}
+    if verb == "tune":
+        parts["origins"] = {path: origin for path, origin in recipe.origins.items() if path.partition(".")[0] in parts}
+    return parts
 
 
 def default_store(recipe: Recipe) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from html import escape
 
 from steps.audit import Audit, Finding, Preview, TokenReport
+from steps.html_page import boxes, html_page
 
 WIDTH, HEIGHT, MARGIN = 720, 180, 28
 
@@ -19,7 +20,7 @@ def page(audit: Audit, title: str) -> str:
         _files(audit),
         _previews(audit.previews),
     ]
-    return _PAGE.replace("TITLE", escape(title)).replace("BODY", "\n".join(body))
+    return html_page(title, "audit", body)
 
 
 def _figures(audit: Audit) -> str:
@@ -31,8 +32,7 @@ def _figures(audit: Audit) -> str:
         ("to train on", audit.rows_train),
         ("held out", audit.rows_held_out),
     ]
-    boxes = "".join(f"<div><b>{number:,}</b><span>{name}</span></div>" for name, number in shown)
-    return f'<section class="figures">{boxes}</section>'
+    return boxes((name, f"{number:,}") for name, number in shown)
 
 
 def _findings(findings: Iterable[Finding]) -> str:
@@ -109,24 +109,3 @@ def _previews(previews: Iterable[Preview]) -> str:
     if not shown:
         return ""
     return f"<h2>Rows as the model reads them</h2><p>The loss is taken on the <mark>marked</mark> tokens.</p>{shown}"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>TITLE: audit</title>
-<style>
-:root { color-scheme: light dark; --line: #8884; --good: #3a7; --bad: #c43; --warn: #b80; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } h3 { font-size: .9rem; font-weight: 500; }
-.figures { display: flex; flex-wrap: wrap; gap: 1.5rem; } .figures b { display: block; font-size: 1.5rem; }
-table { border-collapse: collapse; width: 100%; }
-td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); padding: .8rem; }
-mark { background: #3a73; color: inherit; } ul { padding-left: 1.2rem; }
-li.error > b { color: var(--bad); } li.warning > b { color: var(--warn); } li ul { font-size: .9em; opacity: .85; }
-svg { width: 100%; } .bar { fill: var(--good); } .over { fill: var(--bad); } line { stroke: var(--bad); }
-text { font-size: 11px; fill: currentColor; }
-</style>
-BODY
-</html>
-"""

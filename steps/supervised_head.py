@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-PIECE_TOKENS = 256
+PIECE_LOGITS = 1 << 22  # of one piece: 16 MiB in float32, several times over
 
 
 def supervised_losses(base: Any, hidden: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:  # noqa: ANN401
@@ -44,8 +44,9 @@ class _Pieces(torch.autograd.Function):
         losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
         wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden, dtype=weight.dtype) if wanted else None
-        for start in range(0, len(labels), PIECE_TOKENS):
-            piece = slice(start, start + PIECE_TOKENS)
+        length = max(1, PIECE_LOGITS // len(weight))
+        for start in range(0, len(labels), length):
+            piece = slice(start, start + length)
             answers = labels[piece]
             logits = (hidden[piece].to(weight.dtype) @ weight.t()).float()
             losses[piece] = functional.cross_entropy(logits, answers, reduction="none", label_smoothing=smoothing)

@@ -16,13 +16,16 @@ from presets.recipe import DataRecipe, EvaluationRecipe, LoraRecipe, ModelRecipe
 from steps import logs
 from steps.contract import Context, Request, Result, content_key
 from steps.messages import Conversation
-from steps.store import Manifest, open_store, publish, require
+from steps.run_report import report
+from steps.store import Manifest, Store, open_store, publish, require
 
 if TYPE_CHECKING:
     from steps.chat import Encoded
     from steps.checkpoints import Checkpoints
 
 ARTIFACT_TYPE = "application/vnd.kaiflow.adapter.v1"
+REPORT_TYPE = "application/vnd.kaiflow.report.v1"
+REPORT_FILE = "report.html"
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
 # Not in the artifact: the same run has the same digest, wherever and however often it was interrupted.
@@ -64,6 +67,7 @@ def run(request: Request, context: Context) -> Result:
     manifest = publish(store, ARTIFACT_TYPE, files, annotations, [tag])
     saving.discard()
     shutil.rmtree(job.checkpoints, ignore_errors=True)
+    _report(store, job, figures, manifest, f"kaiflow-report-{key}")
     return _result(manifest, cached=False, figures={name: figures[name] for name in OF_THIS_MACHINE})
 
 
@@ -139,6 +143,13 @@ def _train(job: Job, saving: "Checkpoints") -> dict[str, Any]:
     return figures
 
 
+def _report(store: Store, job: Job, figures: dict[str, Any], run: Manifest, tag: str) -> None:
+    """Lay the report beside the work, and into the store as an artifact of its own: it tells of this machine."""
+    path = job.context.work / REPORT_FILE
+    path.write_text(report(job.request.workspace.name, figures, job.request.recipe))
+    publish(store, REPORT_TYPE, {REPORT_FILE: path}, {"kaiflow.run": run.digest}, [tag])
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The rows as the model reads them, and a few questions to answer before and after."""
@@ -173,10 +184,9 @@ def _rows(job: Job, tokenizer: Any, training: TrainingRecipe) -> Rows:  # noqa: 
 
 
 def _write_figures(output: Path, figures: dict[str, Any]) -> None:
-    history = figures.pop("history")
-    figures = {name: value for name, value in figures.items() if name not in OF_THIS_MACHINE}
-    (output / METRICS_FILE).write_text("".join(json.dumps(entry) + "\n" for entry in history))
-    (output / EVALUATION_FILE).write_text(json.dumps(figures, indent=1, sort_keys=True))
+    kept = {name: value for name, value in figures.items() if name not in (*OF_THIS_MACHINE, "history")}
+    (output / METRICS_FILE).write_text("".join(json.dumps(entry) + "\n" for entry in figures["history"]))
+    (output / EVALUATION_FILE).write_text(json.dumps(kept, indent=1, sort_keys=True))
 
 
 def _number(value: float) -> str:

@@ -23,6 +23,15 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DataCollatorForLanguageModeling
 from trl import SFTConfig, SFTTrainer
 
+# SmolLM2's own template with the marks that TRL wants around what is learned; it cannot add them itself.
+TEMPLATE = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
+You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
+' }}{% endif %}{{ '<|im_start|>' + message['role'] + '
+' }}{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}\
+{% endgeneration %}{% else %}\
+{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '
+' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
+' }}{% endif %}"""
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 
 
@@ -66,6 +75,9 @@ def kaito(base, tokenizer, rows, job):
 
 
 def trl(base, tokenizer, rows, job):
+    own = tokenizer.apply_chat_template(job["rows"][0], tokenize=False)
+    tokenizer.chat_template = TEMPLATE
+    assert tokenizer.apply_chat_template(job["rows"][0], tokenize=False) == own
     lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     settings = SFTConfig(
         output_dir=job["work"],
@@ -73,7 +85,7 @@ def trl(base, tokenizer, rows, job):
         per_device_train_batch_size=1,
         num_train_epochs=1,
         learning_rate=job["learning_rate"],
-        warmup_ratio=0.05,
+        warmup_steps=0.05,
         max_length=job["max_length"],
         packing=True,
         assistant_only_loss=True,

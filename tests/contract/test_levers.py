@@ -137,7 +137,7 @@ def test_the_head_in_pieces_gives_the_loss_and_gradients_of_whole_logits(smoothi
         setattr(model.config, key, value)
     batch = collate([rows], 0)
     model.zero_grad()
-    monkeypatch.setattr(supervised_head, "PIECE_TOKENS", 5)
+    monkeypatch.setattr(supervised_head, "PIECE_LOGITS", 5 * SMALL["vocab_size"])
     losses, labels = token_losses(model, batch, smoothing)
     (losses * torch.arange(1, len(losses) + 1)).sum().backward()  # each token with a weight of its own
     found = losses.sum().item(), torch.cat([p.grad.flatten() for p in trainable(model) if p.grad is not None])
