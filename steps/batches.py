@@ -1,6 +1,7 @@
 """Packs as tensors, and whom each token looks at.
 
-Shapes: B packs of T tokens, T the longest pack of the batch; places count through all of them (pack · T + token).
+Shapes: B packs of T tokens, T the longest pack of the batch or a little more; places count through all of
+them (pack · T + token).
 Attention is given twice over: as a dense mask (B, 1, T, T) for models that know nothing else, or as
 :class:`Segments` for :mod:`steps.segment_attention`, which computes no product that the mask would throw away.
 """
@@ -17,6 +18,8 @@ from steps.chat import IGNORED, Encoded
 from steps.prefix_tree import Branch, Layout, lay_out
 
 Batch = dict[str, Any]  # tensors by name; "segments" is a list of them
+# Lengths come in steps: oneDNN compiles and keeps code for every shape that it meets, megabytes a training step.
+WIDTH_STEP, QUERY_STEP, KEY_STEP = 16, 8, 16
 PADDING_WORTH = 1.25  # branches are computed together while their padded products are not more than this
 SMALL_PRODUCTS = 1 << 16  # below so many products a call of its own costs more than it saves
 
@@ -51,7 +54,7 @@ class Collator:
 def collate(packs: Sequence[Sequence[Encoded]], pad_id: int, *, dense: bool = False, share: bool = True) -> Batch:
     """Return ``input_ids``, ``position_ids``, ``labels`` (B, T) and ``attention_mask`` or ``segments``."""
     layouts = [lay_out(rows, share=share) for rows in packs]
-    width = max(len(layout.ids) for layout in layouts)
+    width = rounded(max(len(layout.ids) for layout in layouts), WIDTH_STEP)
     ids = np.full((len(packs), width), pad_id)
     positions = np.zeros((len(packs), width), dtype=np.int64)
     labels = np.full((len(packs), width), IGNORED)
@@ -67,6 +70,11 @@ def collate(packs: Sequence[Sequence[Encoded]], pad_id: int, *, dense: bool = Fa
     else:
         batch["segments"] = segments(layouts, width)
     return batch
+
+
+def rounded(length: int, step: int) -> int:
+    """Return ``length`` up to the next multiple of ``step``."""
+    return -(-length // step) * step
 
 
 def placed(batch: Batch, device: torch.device) -> Batch:
@@ -95,8 +103,9 @@ def _causal(branch: Branch) -> np.ndarray[Any, np.dtype[np.bool_]]:
 def segments(layouts: Sequence[Layout], width: int) -> list[torch.Tensor]:
     """Return, for every group of branches of like size, three tensors; and last the way back.
 
-    A group of n branches with at most Q own tokens and K on their paths: places of the queries (n, Q), places of
-    the keys (n, K), mask (n, 1, Q, K). The way back has one entry a place (B · T): where, among all queries of all
+    A group of n branches with at most Q own tokens and K on their paths, or a little less: places of the queries
+    (n, Q), places of the keys (n, K), mask (n, 1, Q, K). The way back has one entry a place (B · T): where, among all
+    queries of all
     groups one behind the other, the token's own lies; padding points at the first.
     """
     found = [(line * width, branch) for line, layout in enumerate(layouts) for branch in layout.branches]
@@ -105,7 +114,8 @@ def segments(layouts: Sequence[Layout], width: int) -> list[torch.Tensor]:
     back = np.zeros(len(layouts) * width, dtype=np.int64)
     begin = 0
     for group in _groups(found):
-        most_own, most = max(b.length for _, b in group), max(len(b.path) for _, b in group)
+        most_own = rounded(max(b.length for _, b in group), QUERY_STEP)
+        most = rounded(max(len(b.path) for _, b in group), KEY_STEP)
         queries = np.zeros((len(group), most_own), dtype=np.int64)
         keys = np.zeros((len(group), most), dtype=np.int64)
         mask = np.zeros((len(group), 1, most_own, most), dtype=bool)

@@ -31,7 +31,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } h3 { font-size: .9rem; font-weight: 500; }
 .figures { display: flex; flex-wrap: wrap; gap: 1.5rem; } .figures b { display: block; font-size: 1.5rem; }
 table { border-collapse: collapse; width: 100%; }
-td, th { text-align: left; vertical-align: top; overflow-wrap: anywhere; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
+td, th { text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+td, th { padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); padding: .8rem; }
 mark { background: #3a73; color: inherit; } ul { padding-left: 1.2rem; }
 li.error > b { color: var(--bad); } li.warning > b { color: var(--warn); } li ul { font-size: .9em; opacity: .85; }

@@ -13,7 +13,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from steps.small_attention import small_attention
+
 NAME = "kaiflow_segments"
+SMALL_PRODUCTS = 1 << 20  # of queries, keys and heads: so many are kept, two bytes each, rather than computed again
 
 
 def attention(
@@ -40,18 +43,16 @@ def attention(
     packs, heads, width, size = query.shape
     rows = query.transpose(1, 2).reshape(packs * width, heads, size)
     keys, values = (x.transpose(1, 2).reshape(packs * width, x.shape[1], x.shape[3]) for x in (key, value))
-    repeats = heads // key.shape[1]
+    repeats, scale = heads // key.shape[1], size**-0.5 if scaling is None else scaling
     outputs = []
     for queries, seen, mask in zip(groups[::3], groups[1::3], groups[2::3], strict=True):
-        gathered = [_taken(x, seen) for x in (keys, values)]
-        answer = torch.nn.functional.scaled_dot_product_attention(
-            _taken(rows, queries),
-            repeat_kv(gathered[0], repeats),
-            repeat_kv(gathered[1], repeats),
-            attn_mask=mask,
-            dropout_p=dropout,
-            scale=scaling,
-        )
+        q, k, v = _taken(rows, queries), _taken(keys, seen), _taken(values, seen)
+        if query.device.type == "cpu" and mask.numel() * heads <= SMALL_PRODUCTS and not dropout:
+            answer = small_attention(q, k, v, mask, scale)
+        else:
+            answer = torch.nn.functional.scaled_dot_product_attention(
+                q, repeat_kv(k, repeats), repeat_kv(v, repeats), attn_mask=mask, dropout_p=dropout, scale=scale
+            )
         outputs.append(answer.transpose(1, 2).flatten(0, 1))
     merged = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return merged.index_select(0, back).view(packs, width, heads, -1), None

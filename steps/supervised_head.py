@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 PIECE_LOGITS = 1 << 22  # of one piece: 16 MiB in float32, several times over
+ROW_STEP = 16  # the number of rows comes in steps: oneDNN compiles and keeps code for every shape that it meets
 
 
 def supervised_losses(base: Any, hidden: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:  # noqa: ANN401
@@ -41,14 +42,17 @@ class _Pieces(torch.autograd.Function):
         labels: torch.Tensor,
         smoothing: float,
     ) -> torch.Tensor:
+        count = len(labels)
+        more = -count % ROW_STEP
+        rows = functional.pad(hidden.to(weight.dtype), (0, 0, 0, more))
+        labels = functional.pad(labels, (0, more))
         losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
-        wanted = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(hidden, dtype=weight.dtype) if wanted else None
-        length = max(1, PIECE_LOGITS // len(weight))
+        gradient = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
+        length = max(ROW_STEP, PIECE_LOGITS // len(weight) // ROW_STEP * ROW_STEP)
         for start in range(0, len(labels), length):
             piece = slice(start, start + length)
             answers = labels[piece]
-            logits = (hidden[piece].to(weight.dtype) @ weight.t()).float()
+            logits = (rows[piece] @ weight.t()).float()
             losses[piece] = functional.cross_entropy(logits, answers, reduction="none", label_smoothing=smoothing)
             if gradient is not None:
                 spread = torch.softmax(logits, dim=-1)
@@ -56,9 +60,9 @@ class _Pieces(torch.autograd.Function):
                 spread[torch.arange(len(answers), device=spread.device), answers] -= 1 - smoothing
                 gradient[piece] = spread.to(weight.dtype) @ weight
         if gradient is not None:
-            ctx.save_for_backward(gradient)
+            ctx.save_for_backward(gradient[:count])
         ctx.dtype = hidden.dtype
-        return losses
+        return losses[:count]
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> Any:  # noqa: ANN401

@@ -29,6 +29,8 @@ from steps.reporter import Reporter, peak_memory_bytes
 from steps.segment_attention import in_use
 from steps.training_arguments import arguments
 
+LEAST_STEPS = 200  # of a run, below which rows that share beginnings make no step larger
+
 
 class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
     """Trainer whose loss is the mean over supervised tokens of the whole optimiser step."""
@@ -186,6 +188,15 @@ def _check_window(model: Any, rows: Sequence[Encoded]) -> None:  # noqa: ANN401
         )
 
 
+def _growth(rows: Sequence[Encoded], recipe: TrainingRecipe) -> float:
+    """Return how many times as many tokens a step may hold where rows share beginnings, steps not getting too few."""
+    if recipe.max_steps > 0:
+        return math.inf  # the steps are given
+    tokens = recipe.epochs * sum(len(row.ids) for row in rows)
+    per_step = recipe.max_length_tokens * recipe.batch_size * recipe.gradient_accumulation_steps
+    return max(1.0, tokens / per_step / LEAST_STEPS)
+
+
 def _packs(rows: Sequence[Encoded], recipe: TrainingRecipe, data: DataRecipe) -> list[list[int]]:
     """Return which rows lie in which pack, in the order that they are trained in."""
     if not data.shuffle:
@@ -193,7 +204,7 @@ def _packs(rows: Sequence[Encoded], recipe: TrainingRecipe, data: DataRecipe) ->
         return packs_in_order(lengths, recipe.max_length_tokens) if recipe.packing else [[i] for i in range(len(rows))]
     seed = recipe.extra.get("data_seed", data.seed)
     if recipe.packing:
-        return sharing_packs(rows, recipe.max_length_tokens, seed)
+        return sharing_packs(rows, recipe.max_length_tokens, seed, _growth(rows, recipe))
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)  # noqa: S311  (not for secrets)
     return [[i] for i in order]

@@ -48,7 +48,7 @@ def chat_rows(seed=3):
     def some(count):
         return [chance.randrange(3, 97) for _ in range(count)]
 
-    trunk, passages, rows = some(6), [some(40), some(35)], []
+    trunk, passages, rows = some(6), [some(60), some(55)], []
     for number in range(14):
         asked = [*trunk, *(passages[number % 2] if number < 9 else []), *some(chance.randint(1, 9))]
         answer = [*some(chance.randint(1, 7)), 2]
@@ -97,6 +97,14 @@ def test_single_rows_agree_with_the_models_own_loss():
         assert losses.mean().item() == pytest.approx(own.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "phi"])  # with grouped keys and without
+def test_short_rows_are_attended_as_torch_does(architecture, monkeypatch):
+    model, rows = built(architecture), chat_rows()
+    ours = gradients(model, [[rows]])
+    monkeypatch.setattr(segment_attention, "SMALL_PRODUCTS", 0)
+    assert_same(ours, gradients(model, [[rows]]))
+
+
 def test_segments_are_never_ignored_unseen():
     base = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SMALL), attn_implementation="sdpa")
     with pytest.raises(ValueError, match="knows none"):
@@ -137,7 +145,7 @@ def test_the_head_in_pieces_gives_the_loss_and_gradients_of_whole_logits(smoothi
         setattr(model.config, key, value)
     batch = collate([rows], 0)
     model.zero_grad()
-    monkeypatch.setattr(supervised_head, "PIECE_LOGITS", 5 * SMALL["vocab_size"])
+    monkeypatch.setattr(supervised_head, "PIECE_LOGITS", 16 * SMALL["vocab_size"])
     losses, labels = token_losses(model, batch, smoothing)
     (losses * torch.arange(1, len(losses) + 1)).sum().backward()  # each token with a weight of its own
     found = losses.sum().item(), torch.cat([p.grad.flatten() for p in trainable(model) if p.grad is not None])

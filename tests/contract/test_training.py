@@ -27,7 +27,7 @@ LORA = LoraRecipe(4, 8, 0.1, "all-linear", {})  # with dropout: the random state
 def recipe(**changes):
     values = {
         "epochs": 3.0, "max_steps": -1, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": 1e-2,
-        "scheduler": "linear", "warmup": 0.05, "max_length_tokens": 64, "packing": True, "assistant_only_loss": True,
+        "scheduler": "linear", "warmup": 0.05, "max_length_tokens": 96, "packing": True, "assistant_only_loss": True,
         "gradient_checkpointing": False, "seed": 42, "extra": {"max_grad_norm": 1.0},
     }  # fmt: skip
     return TrainingRecipe(**{**values, **changes})

@@ -62,6 +62,13 @@ def test_the_same_seed_gives_the_same_packs(rows, seed):
     assert sharing_packs(rows, CAPACITY, seed) == sharing_packs(rows, CAPACITY, seed)
 
 
+def test_a_short_beginning_makes_a_step_no_larger_in_rows():
+    rows = [Encoded((1, 2, 3, 4, n, 5), (*[IGNORED] * 5, 5)) for n in range(10, 30)]
+    packs = sharing_packs(rows, CAPACITY, 1)
+    assert {len(pack) for pack in packs} == {4}
+    assert {len(lay_out([rows[i] for i in pack]).ids) for pack in packs} == {12}
+
+
 def test_another_seed_mixes_the_rows_otherwise():
     rows = [Encoded((7, n, 5), (IGNORED, IGNORED, 5)) for n in range(40)]
     assert sharing_packs(rows, CAPACITY, 1) != sharing_packs(rows, CAPACITY, 2)
@@ -74,6 +81,13 @@ def test_questions_about_one_passage_come_into_one_pack():
     ]  # trunk, passage, question, answer
     packs = sharing_packs(rows, 90, seed=0)
     assert sorted(sorted(i % 2 for i in pack) for pack in packs) == [[0] * 6, [1] * 6]
+
+
+def test_packs_grow_no_more_than_they_may():
+    rows = [Encoded((*range(100, 160), 10 + n, 5), (*[IGNORED] * 61, 5)) for n in range(12)]
+    assert [len(pack) for pack in sharing_packs(rows, 130, seed=0)] == [12]
+    assert {len(pack) for pack in sharing_packs(rows, 130, seed=0, growth=1.0)} == {2}
+    assert {len(pack) for pack in sharing_packs(rows, 130, seed=0, growth=2.0)} == {4}
 
 
 def test_nothing_is_shared_up_to_the_token_before_the_first_learned_one():
