@@ -7,6 +7,7 @@ manifest last, so that the tag always names a whole checkpoint. The finished ada
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context  # what every log line carries
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
         now = self._clock()
         self._due_at = now + min(high, max(low, (now - self._saved_at) / SHARE_OF_TIME))
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        self._job = self._beside.submit(self._publish, folder, state.global_step)
+        self._job = self._beside.submit(copy_context().run, self._publish, folder, state.global_step)
 
     def _publish(self, folder: Path, step: int) -> None:
         files = {p.name: p for p in sorted(folder.iterdir()) if p.is_file() and p.name not in NOT_PUBLISHED}

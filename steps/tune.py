@@ -42,6 +42,9 @@ def run(request: Request, context: Context) -> Result:
     if known is not None and known.artifact_type == ARTIFACT_TYPE:
         logs.event("reused", run=known.digest)
         return _result(known, cached=True)
+    from steps.quiet import quiet_libraries
+
+    quiet_libraries()  # before others are imported, which speak while they are
     from steps.checkpoints import Checkpoints, restore
 
     weights = require(store, request.inputs["weights"], "base model")
@@ -99,9 +102,6 @@ def run_key(request: Request, content: str) -> str:
 
 
 def _train(job: Job, saving: "Checkpoints") -> dict[str, Any]:
-    from steps.quiet import quiet_libraries
-
-    quiet_libraries()  # before they are imported
     from steps.adapter import add_adapter, save_adapter
     from steps.base_model import load_base, load_tokenizer
     from steps.best_state import BestState

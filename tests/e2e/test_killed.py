@@ -54,3 +54,28 @@ def test_a_kill_in_every_step_loses_nothing_that_was_finished(here, tuned):
     assert mine.annotations["kaiflow.run.tuned-loss"] == undisturbed.annotations["kaiflow.run.tuned-loss"]
     events = [json.loads(line)["event"] for line in (here.state("killed") / "logs/tune.log").read_text().splitlines()]
     assert "reused" in events
+
+
+def events_of(here, step):
+    return [json.loads(line) for line in (here.state("stopped") / f"logs/{step}.log").read_text().splitlines()]
+
+
+def test_ctrl_c_in_the_training_saves_a_checkpoint_from_which_the_next_run_goes_on(here, tuned):
+    path = here.write(workspace("stopped", [NQ], evaluation={"split": 0.01, "gate": "warn"}))
+    process = here.start("run", path)
+    here.wait_for("stopped", "tune", "trained_steps")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 130
+    stopped = next(e for e in events_of(here, "tune") if e["event"] == "terminated")
+    assert 0 < stopped["trained_steps"] < 6
+    saved = [e["trained_steps"] for e in events_of(here, "tune") if e["event"] == "checkpoint"]
+    assert stopped["trained_steps"] in saved
+
+    assert here.kaiflow("run", path).returncode == 0
+
+    trained = [e["trained_steps"] for e in events_of(here, "tune") if e["event"] == "training"]
+    assert trained[0] > stopped["trained_steps"]  # the log is that of the newest run
+    images = [LayoutStore(h.state(n) / "store").find("0.0.1") for h, n in ((here, "stopped"), (tuned, "small"))]
+    assert images[0] is not None
+    assert images[1] is not None
+    assert images[0].annotations["kaiflow.run.tuned-loss"] == images[1].annotations["kaiflow.run.tuned-loss"]
