@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from controller.output import Format, write, write_data, write_table, yaml_text
 from pipelines.plan import Plan
 from pipelines.plan import plan as make_plan
+from presets.catalogue import find_model
+from presets.memory import GIB, MemoryNeed, memory_need
 from presets.recipe import Recipe
 
 
@@ -23,13 +26,32 @@ def write_plan(recipe: Recipe, form: Format) -> None:
         [(s.name, ", ".join(s.after), "GPU if there is one" if s.on_gpu else "CPU") for s in plan.steps],
     )
     write("")
+    write(_memory_line(memory(recipe)))
+    write("")
     values = [(path, _shown(value), origin) for path, value, origin in recipe.values() if value not in (None, (), {})]
     write_table(("VALUE", "IS", "FROM"), values)
 
 
+def memory(recipe: Recipe) -> MemoryNeed | None:
+    """Return what the training needs of a GPU's memory, None for a model whose shape is not known."""
+    model = find_model(recipe.model.preset)
+    if model is None:
+        return None
+    return memory_need(model, recipe, recompute=recipe.training.gradient_checkpointing)
+
+
+def _memory_line(need: MemoryNeed | None) -> str:
+    if need is None:
+        return "GPU memory: not known before the weights are read"
+    terms = sorted(asdict(need).items(), key=lambda term: -term[1])
+    shown = ", ".join(f"{name} {size / GIB:.1f}" for name, size in terms if size >= GIB / 20)
+    return f"GPU memory: about {need.total / GIB:.1f} GiB ({shown})"
+
+
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan as data: ``steps`` and ``values``."""
+    """Return the plan as data: ``steps``, ``memory_bytes`` by cause, and ``values``."""
     recipe = plan.recipe
+    need = memory(recipe)
     return {
         "name": recipe.name,
         "namespace": recipe.namespace,
@@ -37,6 +59,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "workflow": plan.name,
         "steps": [{"name": s.name, "after": list(s.after), "gpu": s.on_gpu} for s in plan.steps],
         "last": plan.last.name,
+        "memory_bytes": need and {**asdict(need), "total": need.total},
         "values": [{"path": path, "value": value, "origin": str(origin)} for path, value, origin in recipe.values()],
     }
 
