@@ -11,6 +11,8 @@ from contextvars import copy_context  # what every log line carries
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from presets.errors import DataError
@@ -116,6 +118,16 @@ def newest_checkpoint(folder: Path) -> str | None:
     """Return the newest complete checkpoint below ``folder``: the Trainer's state is what is written last."""
     complete = _numbered(folder)
     return complete[-1][1] if complete else None
+
+
+def state_of(checkpoint: str) -> TrainerState:
+    """Return how far the run was."""
+    return TrainerState.load_from_json(str(Path(checkpoint) / STATE_FILE))
+
+
+def load_adapter_weights(model: PeftModel, checkpoint: str) -> None:
+    """Put the adapter of a checkpoint into the model, and nothing else of it."""
+    set_peft_model_state_dict(model, load_file(Path(checkpoint) / "adapter_model.safetensors"))
 
 
 def _numbered(folder: Path) -> list[tuple[int, str]]:

@@ -37,13 +37,13 @@ class Interruption(TrainerCallback):  # type: ignore[misc]  # transformers is no
             control.should_save = True
             control.should_training_stop = True
 
-    def require_finished(self, step: int, total: int) -> None:
-        """Return when the training ran to its end.
+    def require_none(self, step: int, total: int) -> None:
+        """Return when nothing interrupted the training.
 
         Raises:
-            TryAgainError: it was interrupted; the checkpoint is in the store.
+            TryAgainError: something did, were it in the last step; the checkpoint is in the store.
         """
-        if self.asked and step < total:
+        if self.asked:
             raise TryAgainError(
                 "Interrupted",
                 f"The training was stopped at step {step} of {total}, and a checkpoint saved.",

@@ -11,14 +11,14 @@ from typing import Any, cast
 
 import torch
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
 from presets.errors import ConfigError
 from presets.recipe import DataRecipe, TrainingRecipe
 from steps import logs
 from steps.batches import Collator, Packs
 from steps.chat import Encoded
-from steps.checkpoints import newest_checkpoint
+from steps.checkpoints import load_adapter_weights, newest_checkpoint, state_of
 from steps.contract import ReportsProgress
 from steps.families import sharing_packs
 from steps.fused_lora import fuse
@@ -157,9 +157,16 @@ def _run(
     trainer.model_accepts_loss_kwargs = True  # the loss is a sum over the step's tokens: do not divide it again
     trainer.remove_callback(PrinterCallback)
     logs.event("packed", rows=len(rows), tokens=tokens, computed_tokens=computed, packs=len(packs))
+    checkpoint = newest_checkpoint(folder)
+    before = state_of(checkpoint) if checkpoint else TrainerState()
     began = time.monotonic()
-    trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
+    if checkpoint and before.global_step >= before.max_steps:  # the Trainer would take one step more
+        load_adapter_weights(model, checkpoint)
+        trainer.state = before
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - began
+    trained = trainer.state.global_step - before.global_step
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
         "steps": trainer.state.global_step,
@@ -167,7 +174,7 @@ def _run(
         "epochs": round(trainer.state.epoch or 0.0, 3),
         "train_loss": sum(entry["loss"] for entry in history) / max(1, len(history)),
         "train_seconds": round(seconds, 1),
-        "tokens_per_second": round(per_step * trainer.state.global_step / max(seconds, 1e-9), 1),
+        "tokens_per_second": round(per_step * trained / max(seconds, 1e-9), 1),
         "peak_memory_bytes": peak_memory_bytes(),
         "packs": len(packs),
         "tokens": tokens,

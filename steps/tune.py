@@ -132,7 +132,7 @@ def _train(job: Job, saving: "Checkpoints") -> dict[str, Any]:
             model, rows.train, training, data, tokenizer.pad_token_id, job.checkpoints, job.context.progress, callbacks
         )
     saving.settle()
-    interruption.require_finished(figures["steps"], figures["total_steps"])
+    interruption.require_none(figures["steps"], figures["total_steps"])
     found = best.restore(figures["steps"], figures["epochs"]) if rows.held_out else None
     figures |= compared(base, assessed("tuned", found, model, tokenizer, rows.questions))
     figures["scored"] = best.history

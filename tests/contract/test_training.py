@@ -105,6 +105,28 @@ def test_killed_twice_at_any_step_the_weights_are_those_of_the_undisturbed_run(u
     assert figures["train_loss"] == undisturbed[1]["train_loss"]
 
 
+class AtTheEnd(TrainerCallback):
+    def on_train_end(self, args, state, control, **_):
+        raise Killed
+
+
+@pytest.mark.parametrize("asked", [recipe(), recipe(max_steps=7)])  # at the end of an epoch, and in the middle of one
+def test_killed_behind_its_last_step_the_run_takes_no_step_more(tmp_path, asked):
+    expected, figures = trained(tmp_path / "undisturbed", asked=asked)
+    store = LayoutStore(tmp_path / "store")
+    saving = Checkpoints(store, "run")
+    with pytest.raises(Killed):
+        trained(tmp_path / "first", [saving, AtTheEnd()], asked)
+    saving.close()
+    restore(store, store.find("run"), tmp_path / "second")
+    found, again = trained(tmp_path / "second", asked=asked)
+    assert torch.equal(found, expected)
+    timeless = [
+        {k: v for k, v in f.items() if k in ("steps", "epochs", "history", "train_loss")} for f in (figures, again)
+    ]
+    assert timeless[0] == timeless[1]
+
+
 def test_sigterm_ends_the_step_saves_and_asks_to_be_tried_again(undisturbed, tmp_path):
     store, interruption = LayoutStore(tmp_path / "store"), Interruption()
     saving = Checkpoints(store, "run")
@@ -114,7 +136,7 @@ def test_sigterm_ends_the_step_saves_and_asks_to_be_tried_again(undisturbed, tmp
     saving.close()
     assert figures["steps"] == 3
     with pytest.raises(TryAgainError, match="stopped at step 3 of") as told:
-        interruption.require_finished(figures["steps"], figures["total_steps"])
+        interruption.require_none(figures["steps"], figures["total_steps"])
     assert told.value.exit_code == 75
     restore(store, store.find("run"), tmp_path / "second")
     found, _ = trained(tmp_path / "second")
