@@ -63,7 +63,8 @@ def events_of(here, step):
 def test_ctrl_c_in_the_training_saves_a_checkpoint_from_which_the_next_run_goes_on(here, tuned):
     path = here.write(workspace("stopped", [NQ], evaluation={"split": 0.01, "gate": "warn"}))
     process = here.start("run", path)
-    here.wait_for("stopped", "tune", "trained_steps")
+    here.wait_for("stopped", "tune", '"packed"')  # the training begins; the progress is told seconds later
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 130
     stopped = next(e for e in events_of(here, "tune") if e["event"] == "terminated")
