@@ -143,10 +143,9 @@ def _run(
     progress: ReportsProgress,
     callbacks: Sequence[TrainerCallback],
 ) -> dict[str, Any]:
-    tokens = sum(len(row.ids) for row in rows)
-    computed = sum(len(lay_out([rows[i] for i in pack], share=recipe.packing).ids) for pack in packs)
+    size = _size(rows, packs, share=recipe.packing)
     micro_steps = math.ceil(len(packs) / micro.packs)
-    per_step = tokens / math.ceil(micro_steps / micro.accumulation_steps)
+    per_step = size["tokens"] / math.ceil(micro_steps / micro.accumulation_steps)
     trainer = SupervisedTrainer(
         model=model,
         args=arguments(recipe, folder, micro.packs, micro.accumulation_steps, recompute=micro.recompute),
@@ -156,7 +155,7 @@ def _run(
     )
     trainer.model_accepts_loss_kwargs = True  # the loss is a sum over the step's tokens: do not divide it again
     trainer.remove_callback(PrinterCallback)
-    logs.event("packed", rows=len(rows), tokens=tokens, computed_tokens=computed, packs=len(packs))
+    logs.event("packed", rows=len(rows), **size)
     checkpoint = newest_checkpoint(folder)
     before = state_of(checkpoint) if checkpoint else TrainerState()
     began = time.monotonic()
@@ -167,19 +166,30 @@ def _run(
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - began
     trained = trainer.state.global_step - before.global_step
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
-        "steps": trainer.state.global_step,
-        "total_steps": trainer.state.max_steps,
-        "epochs": round(trainer.state.epoch or 0.0, 3),
-        "train_loss": sum(entry["loss"] for entry in history) / max(1, len(history)),
+        **_told(trainer.state),
+        **size,
         "train_seconds": round(seconds, 1),
         "tokens_per_second": round(per_step * trained / max(seconds, 1e-9), 1),
         "peak_memory_bytes": peak_memory_bytes(),
-        "packs": len(packs),
-        "tokens": tokens,
-        "computed_tokens": computed,
         "micro_batch": {"packs": micro.packs, "accumulation": micro.accumulation_steps, "recompute": micro.recompute},
+    }
+
+
+def _size(rows: Sequence[Encoded], packs: Sequence[Sequence[int]], *, share: bool) -> dict[str, int]:
+    """Return how much there is to train on, and how much of it is computed."""
+    computed = sum(len(lay_out([rows[i] for i in pack], share=share).ids) for pack in packs)
+    return {"tokens": sum(len(row.ids) for row in rows), "computed_tokens": computed, "packs": len(packs)}
+
+
+def _told(state: TrainerState) -> dict[str, Any]:
+    """Return what the Trainer knows at the end; an interrupted and resumed run knows the same."""
+    history = [entry for entry in state.log_history if "loss" in entry]
+    return {
+        "steps": state.global_step,
+        "total_steps": state.max_steps,
+        "epochs": round(state.epoch or 0.0, 3),
+        "train_loss": sum(entry["loss"] for entry in history) / max(1, len(history)),
         "history": [{"step": e["step"], "loss": e["loss"], "learning_rate": e["learning_rate"]} for e in history],
     }
 
