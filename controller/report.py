@@ -8,6 +8,7 @@ from controller.local_run import RunResult
 from controller.output import colours, say
 from controller.state import StateFolder
 from presets.errors import InvalidInput, KaiflowError
+from steps.contract import REPORT_FILE
 
 
 def report(result: RunResult, folder: StateFolder) -> None:
@@ -32,7 +33,7 @@ def _success(status: Mapping[str, Any], folder: StateFolder) -> list[str]:
         base, tuned = training["baseEvalLoss"], training["evalLoss"]
         lines.append(f"held-out loss  {base:.3f} (base) -> {tuned:.3f} (tuned), {tuned / base:.2f} x")
     lines.append(f"adapter image  {output.get('digest', '')} in {folder.store}")
-    page = folder.work / "tune" / "report.html"
+    page = folder.work / "tune" / REPORT_FILE
     if page.exists():
         lines.append(f"report         {page}")
     if endpoint:

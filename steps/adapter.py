@@ -1,6 +1,7 @@
 """The LoRA adapter on a frozen base: made, saved, loaded again."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,18 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     """Return the parameters that training changes."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return copies, in the machine's memory, of what training changes."""
+    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def put_back(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give the parameters the values of a snapshot."""
+    with torch.no_grad():
+        for name, value in weights.items():
+            model.get_parameter(name).copy_(value)
 
 
 def save_adapter(model: PeftModel, tokenizer: Any, base: ModelRecipe, folder: Path) -> None:  # noqa: ANN401

@@ -3,7 +3,8 @@
 Shapes: B packs of T tokens, T the longest pack of the batch or a little more; places count through all of
 them (pack · T + token).
 Attention is given twice over: as a dense mask (B, 1, T, T) for models that know nothing else, or as
-:class:`Segments` for :mod:`steps.segment_attention`, which computes no product that the mask would throw away.
+the tensors of :func:`segments` for :mod:`steps.segment_attention`, which computes no product that the mask would
+throw away.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ Batch = dict[str, Any]  # tensors by name; "segments" is a list of them
 # Lengths come in steps: oneDNN compiles and keeps code for every shape that it meets, megabytes a training step.
 WIDTH_STEP, QUERY_STEP, KEY_STEP = 16, 8, 16
 PADDING_WORTH = 1.25  # branches are computed together while their padded products are not more than this
-SMALL_PRODUCTS = 1 << 16  # below so many products a call of its own costs more than it saves
+FEW_PRODUCTS = 1 << 16  # below so many products a call of its own costs more than it saves
 
 
 class Packs(Dataset[list[Encoded]]):
@@ -105,8 +106,7 @@ def segments(layouts: Sequence[Layout], width: int) -> list[torch.Tensor]:
 
     A group of n branches with at most Q own tokens and K on their paths, or a little less: places of the queries
     (n, Q), places of the keys (n, K), mask (n, 1, Q, K). The way back has one entry a place (B · T): where, among all
-    queries of all
-    groups one behind the other, the token's own lies; padding points at the first.
+    queries of all groups one behind the other, the token's own lies; padding points at the first.
     """
     found = [(line * width, branch) for line, layout in enumerate(layouts) for branch in layout.branches]
     found.sort(key=lambda item: (len(item[1].path), item[1].length))
@@ -139,7 +139,7 @@ def _groups(found: Sequence[tuple[int, Branch]]) -> Iterator[list[tuple[int, Bra
         together = [*group, item]
         own = max(b.length for _, b in together)
         padded, exact = len(together) * own * len(item[1].path), needed + item[1].length * len(item[1].path)
-        if group and padded > max(PADDING_WORTH * exact, SMALL_PRODUCTS):
+        if group and padded > max(PADDING_WORTH * exact, FEW_PRODUCTS):
             yield group
             group, exact = [item], item[1].length * len(item[1].path)
         else:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from steps import logs
+from steps.adapter import put_back, snapshot
 from steps.evaluation import Score
 
 WEIGHTS_FILE, SCORE_FILE = "best.safetensors", "best.json"
@@ -59,9 +60,7 @@ class BestState(TrainerCallback):  # type: ignore[misc]  # transformers is not t
         """Score the last state when no epoch ended with it; put the best state into the model and return its score."""
         if not self.history or self.history[-1]["step"] != step:
             self._take(step, epoch)
-        with torch.no_grad():
-            for name, parameter in _trainable(self._model):
-                parameter.copy_(self._weights[name])
+        put_back(self._model, self._weights)
         assert self.best is not None  # noqa: S101  (taken above)
         return self.best
 
@@ -71,8 +70,4 @@ class BestState(TrainerCallback):  # type: ignore[misc]  # transformers is not t
         logs.event("epoch_evaluated", trained_steps=step, epoch=epoch, held_out_loss=found.loss)
         if self.best is None or found.loss < self.best.loss:
             self.best = found
-            self._weights = {name: p.detach().to("cpu", copy=True) for name, p in _trainable(self._model)}
-
-
-def _trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
-    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+            self._weights = snapshot(self._model)

@@ -36,6 +36,7 @@ STEP_VERSIONS: Mapping[Verb, int] = {**dict.fromkeys(VERBS, 1), "fetch": 3, "tun
 REQUEST_FILE = "request.json"
 RESULT_FILE = "result.json"
 OUTPUTS_FOLDER = "outputs"
+REPORT_FILE = "report.html"  # of the training, in its work folder
 
 T = TypeVar("T")
 

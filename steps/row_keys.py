@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
-import numpy.typing as npt
 
 from steps.messages import Conversation
+from steps.spool import Numbers
 
-Numbers = npt.NDArray[np.uint64]
 KEY_BYTES = 8
 WHITE_SPACE = b" \t\r\n\v\f"
 _LOWER = bytes(range(256)).lower()

@@ -16,6 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from presets.errors import ConfigError
 from presets.recipe import DataRecipe, TrainingRecipe
 from steps import logs
+from steps.adapter import put_back, snapshot
 from steps.batches import Collator, Packs
 from steps.chat import Encoded
 from steps.checkpoints import load_adapter_weights, newest_checkpoint, state_of
@@ -94,7 +95,7 @@ def train(
     _check_window(model, rows)
     packs = _packs(rows, recipe, data)
     fuse(model)
-    fresh = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    fresh = snapshot(model)
     first = Micro(recipe.batch_size, recipe.gradient_accumulation_steps, recipe.gradient_checkpointing)
     refusal: Exception | None = None
     for micro in smaller(first):
@@ -122,11 +123,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _begin_anew(model: Any, fresh: dict[str, torch.Tensor]) -> None:  # noqa: ANN401
     """Put the adapter back to where it began, and free what the failed try holds."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name in fresh:
-                parameter.grad = None
-                parameter.copy_(fresh[name])
+    put_back(model, fresh)
+    model.zero_grad(set_to_none=True)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from presets.errors import DataError
 from presets.recipe import DataRecipe, EvaluationRecipe, LoraRecipe, ModelRecipe, QuantizationRecipe, TrainingRecipe
 from steps import logs
-from steps.contract import Context, Request, Result, content_key
+from steps.contract import REPORT_FILE, Context, Request, Result, content_key
 from steps.messages import Conversation
 from steps.run_report import report
 from steps.store import Manifest, Store, open_store, publish, require
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 ARTIFACT_TYPE = "application/vnd.kaiflow.adapter.v1"
 REPORT_TYPE = "application/vnd.kaiflow.report.v1"
-REPORT_FILE = "report.html"
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
 # Not in the artifact: the same run has the same digest, wherever and however often it was interrupted.
