@@ -1,5 +1,6 @@
 """From files on the command line to a Recipe, with every error of the file at once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,8 +31,14 @@ def surroundings(*, private_hosts_allowed: bool = False) -> Surroundings:
     return Surroundings(tunable, served_only(), private_hosts_allowed=private_hosts_allowed)
 
 
-def load_one(file: Path, config: Path | None, *, private_hosts_allowed: bool = False) -> Loaded:
-    """Return the one Workspace of ``file``, resolved.
+def load_one(
+    file: Path,
+    config: Path | None,
+    *,
+    annotations: Mapping[str, str] | None = None,
+    private_hosts_allowed: bool = False,
+) -> Loaded:
+    """Return the one Workspace of ``file``, resolved; ``annotations`` stand above its own.
 
     Raises:
         FileMissingError: a file cannot be read.
@@ -44,7 +51,7 @@ def load_one(file: Path, config: Path | None, *, private_hosts_allowed: bool = F
             "", "OneWorkspace", f"{file} must hold one Workspace; it holds {names}.", "Put each into a file of its own."
         )
         raise InvalidInput(str(file), [error])
-    manifest = manifests.workspaces[0]
+    manifest = _annotated(manifests.workspaces[0], annotations or {})
     config_maps = gather_config_maps(manifests, config)
     around = surroundings(private_hosts_allowed=private_hosts_allowed)
     errors = errors_of(manifest, config_maps, around, config_required=True)
@@ -58,6 +65,14 @@ def load_one(file: Path, config: Path | None, *, private_hosts_allowed: bool = F
             fix="Name a Workspace with a tuning block.",
         )
     return Loaded(workspace, _resolve(workspace, config_maps))
+
+
+def _annotated(manifest: Manifest, annotations: Mapping[str, str]) -> Manifest:
+    workspace = manifest.workspace
+    if workspace is None or not annotations:
+        return manifest
+    metadata = workspace.metadata.model_copy(update={"annotations": {**workspace.metadata.annotations, **annotations}})
+    return replace(manifest, workspace=workspace.model_copy(update={"metadata": metadata}))
 
 
 def errors_of(

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from controller.failure import CLI_FAILED, CLI_INTERRUPTED, CLI_REFUSED
+from controller.options import Config, File, MaxCost, MaxHours, Name, Namespace, Output, StateDir, budget_annotations
 from controller.output import Format
 
 app = typer.Typer(
@@ -21,19 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-File = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file that holds one Workspace.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a Workspace that was run here.")]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", help="ConfigMap file, or training_config.yaml, that tuning.config stands for."),
-]
-Output = Annotated[Format, typer.Option("-o", "--output", help="table, wide, json or yaml.")]
-Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace of the Workspace.")]
-StateDir = Annotated[
-    Path | None,
-    typer.Option("--state-dir", help="Folder that holds .kaiflow; $KAIFLOW_STATE, or the current folder, otherwise."),
-]
 
 _verbose = False
 
@@ -62,6 +50,8 @@ def run(
     file: File,
     config: Config = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the server; 0 takes a free one.")] = 0,
+    max_hours: MaxHours = None,
+    max_cost: MaxCost = None,
     state_dir: StateDir = None,
 ) -> None:
     """Run a Workspace on this machine: fetch, tune, push, deploy; no cluster, no GPU needed."""
@@ -74,7 +64,7 @@ def run(
     from controller.state import StateFolder, state_root
     from controller.view import view_for
 
-    loaded = load_one(file, config, private_hosts_allowed=True)
+    loaded = load_one(file, config, annotations=budget_annotations(max_hours, max_cost), private_hosts_allowed=True)
     folder = StateFolder(state_root(state_dir), loaded.recipe.namespace, loaded.recipe.name)
     with view_for(Console(stderr=True)) as view:
         result = run_here(loaded, folder, RunOptions(port=port), view)
@@ -83,12 +73,19 @@ def run(
 
 
 @app.command()
-def plan(file: File, config: Config = None, output: Output = Format.TABLE) -> None:
+def plan(
+    file: File,
+    config: Config = None,
+    max_hours: MaxHours = None,
+    max_cost: MaxCost = None,
+    output: Output = Format.TABLE,
+) -> None:
     """Print what would run, and every value with its origin; nothing runs."""
     from controller.loading import load_one
     from controller.planning import write_plan
 
-    write_plan(load_one(file, config, private_hosts_allowed=True).recipe, output)
+    loaded = load_one(file, config, annotations=budget_annotations(max_hours, max_cost), private_hosts_allowed=True)
+    write_plan(loaded.recipe, output)
 
 
 @app.command()

@@ -150,8 +150,14 @@ def _training(steps: Mapping[str, StepStatus], event: Mapping[str, Any] | None) 
         "etaSeconds": live.get("eta_seconds") if running else None,
         "baseEvalLoss": _number(_output(steps, "tune", "base-loss")),
         "evalLoss": _number(_output(steps, "tune", "tuned-loss")),
+        "steps": _output(steps, "tune", "steps") or _trained(live),
+        "stepCut": live.get("step_cut"),  # fewer packs at a time, layers computed again: what memory has asked for
     }
     return {key: value for key, value in body.items() if value is not None}
+
+
+def _trained(event: Mapping[str, Any]) -> str | None:
+    return f"{event['trained_steps']}/{event['total_steps']}" if "total_steps" in event else None
 
 
 def _conditions(

@@ -14,7 +14,7 @@ PARTS: Mapping[Verb, tuple[str, ...]] = {
     "fetch": ("data", "audit", "model", "training"),
     "provision": (),
     "weights": ("model",),
-    "tune": ("model", "data", "quantization", "lora", "training", "evaluation"),
+    "tune": ("model", "data", "quantization", "lora", "training", "evaluation", "budget"),
     "push": ("model", "data", "evaluation", "output"),
     "deploy": ("model", "quantization", "deploy"),
     "release": (),

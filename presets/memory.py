@@ -7,8 +7,9 @@ the tensors that the backward pass keeps; upper bounds where a kernel may keep l
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from presets.catalogue import Model, Shape
-from presets.recipe import Recipe
+from presets.catalogue import Shape
+from presets.levers import Levers
+from presets.recipe import LoraRecipe, QuantizationRecipe, TrainingRecipe
 
 GIB = 1 << 30
 NF4_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}  # with double quantisation, without
@@ -35,31 +36,38 @@ class MemoryNeed:
         return sum(asdict(self).values())
 
 
-def memory_need(model: Model, recipe: Recipe, *, recompute: bool) -> MemoryNeed | None:
-    """Return what the training of ``recipe`` needs; None for a model whose shape is not known.
-
-    With ``recompute`` a layer's activations are computed again in the backward pass.
-    """
-    shape = model.shape
-    if shape is None:
-        return None
-    tokens = recipe.training.max_length_tokens * recipe.training.batch_size
-    layer = activation_bytes(shape) * tokens
-    kept = 2 * shape.hidden * shape.layers * tokens + layer if recompute else shape.layers * layer
-    bits = recipe.quantization.bits
-    each = {4: NF4_BYTES[recipe.quantization.double_quant], 8: 1.0, 16: 2.0}[bits]
-    targets = recipe.lora.target_modules
-    named = model.lora_targets if isinstance(targets, str) else targets
-    largest = shape.hidden * max(shape.intermediate * (2 if "gate_up_proj" in named else 1), shape.heads * shape.head)
+def memory_need(
+    shape: Shape,
+    targets: Iterable[str],
+    quantization: QuantizationRecipe,
+    lora: LoraRecipe,
+    training: TrainingRecipe,
+    levers: Levers,
+) -> MemoryNeed:
+    """Return what one process needs that trains LoRA on the modules ``targets``, its steps cut as ``levers`` say."""
+    tokens = training.max_length_tokens * levers.packs
+    targets = tuple(targets)
+    bits = 16 if levers.dequantise_once else quantization.bits
+    each = {4: NF4_BYTES[quantization.double_quant], 8: 1.0, 16: 2.0}[bits]
+    widest = shape.hidden * max(shape.intermediate * (2 if "gate_up_proj" in targets else 1), shape.heads * shape.head)
     return MemoryNeed(
         weights=int(shape.linear_parameters * each),
         embeddings=2 * shape.embedding_parameters,
-        adapter=ADAM_BYTES * adapter_parameters(shape, named, recipe.lora.r),
-        activations=kept,
+        adapter=ADAM_BYTES * adapter_parameters(shape, targets, lora.r),
+        activations=_kept(shape, tokens, levers.recompute_every),
         logits=HEAD_PIECES + 4 * shape.hidden * tokens,
-        dequantised=2 * largest if bits == 4 else 0,
+        dequantised=2 * widest if bits == 4 else 0,
         context=CONTEXT,
     )
+
+
+def _kept(shape: Shape, tokens: int, recompute_every: int) -> int:
+    """Return the bytes of activations that wait for the backward pass, one recomputed layer's at work included."""
+    layer = activation_bytes(shape) * tokens
+    if not recompute_every:
+        return shape.layers * layer
+    again = -(-shape.layers // recompute_every)
+    return (shape.layers - again + 1) * layer + again * 2 * shape.hidden * tokens
 
 
 def activation_bytes(shape: Shape) -> int:

@@ -125,6 +125,14 @@ class EvaluationRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetRecipe:
+    """When the training must stop and pack the best that it has."""
+
+    max_seconds: float | None  # of the tune step, all lives of a run that is interrupted together
+    deadline_seconds: int  # of one pod
+
+
+@dataclass(frozen=True, slots=True)
 class OutputRecipe:
     """Where the adapter goes."""
 
@@ -177,6 +185,7 @@ class Recipe:
     lora: LoraRecipe
     training: TrainingRecipe
     evaluation: EvaluationRecipe
+    budget: BudgetRecipe
     output: OutputRecipe
     deploy: DeployRecipe
     schedule: ScheduleRecipe | None
@@ -194,6 +203,7 @@ class Recipe:
             "lora",
             "training",
             "evaluation",
+            "budget",
             "output",
             "deploy",
         ):

@@ -8,7 +8,7 @@ are ones that learn (a rate of 2e-4 with warm-up and linear decay, alpha = 2 r, 
 import hashlib
 import json
 
-from presets.audit_annotations import AUDIT_ANNOTATIONS, PREFIX, annotation_value
+from presets.annotations import PREFIX, annotation_value
 from presets.catalogue import Model, chat_template_text
 from presets.choice import Choice
 from presets.errors import ConfigError, FieldError, InvalidInput
@@ -17,31 +17,22 @@ from presets.recipe import (
     DataRecipe,
     DeployRecipe,
     EvaluationRecipe,
-    LoraRecipe,
     ModelRecipe,
     NodeRecipe,
     Origin,
     OutputRecipe,
     PackagedWeights,
-    QuantizationRecipe,
     Recipe,
     ScheduleRecipe,
-    TrainingRecipe,
 )
+from presets.resolve_training import budget, lora, quantization, training
 from presets.training_config import TrainingConfig
 from presets.workspace import Tuning, Workspace
 
 DEFAULT_SPLIT = 0.05
+AUDIT_ANNOTATIONS = ("max-dataset-bytes", "max-bad-rows", "max-cut-rows", "near-duplicates")
 DEFAULT_MAX_DATASET_BYTES = 100 << 30
-DEFAULT_MAX_LENGTH_TOKENS = 1024
 SAMPLE_PROMPTS = 6
-# Keys with a field of their own; the other honoured keys pass to the libraries as written.
-_TRAINING_FIELDS = {
-    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "lr_scheduler_type", "warmup_steps", "warmup_ratio", "max_length", "max_seq_length", "packing",
-    "assistant_only_loss", "gradient_checkpointing", "activation_checkpointing", "seed",
-}  # fmt: skip
-_LORA_FIELDS = {"r", "lora_alpha", "lora_dropout", "target_modules"}
 
 
 def resolve(workspace: Workspace, model: Model, config: TrainingConfig) -> Recipe:
@@ -65,10 +56,11 @@ def resolve(workspace: Workspace, model: Model, config: TrainingConfig) -> Recip
         model=_model(tuning, model, choice),
         data=data,
         audit=_audit(workspace, choice),
-        quantization=_quantization(tuning.method.lower(), choice),
-        lora=_lora(model, choice),
-        training=_training(model, choice),
+        quantization=quantization(tuning.method.lower(), choice),
+        lora=lora(model, choice),
+        training=training(model, choice),
         evaluation=_evaluation(tuning, data, choice),
+        budget=budget(workspace, choice),
         output=_output(tuning, choice),
         deploy=_deploy(tuning, choice),
         schedule=_schedule(tuning),
@@ -149,76 +141,6 @@ def _audit(workspace: Workspace, choice: Choice) -> AuditRecipe:
         max_bad_rows=pick("audit.max_bad_rows", 0.0, workspace=written["max-bad-rows"]),
         max_cut_rows=pick("audit.max_cut_rows", 0.5, workspace=written["max-cut-rows"]),
         near_duplicates=pick("audit.near_duplicates", "remove", workspace=written["near-duplicates"]),
-    )
-
-
-def _quantization(method: str, choice: Choice) -> QuantizationRecipe:
-    section = "QuantizationConfig"
-    eight = choice.config.get(section, "load_in_8bit") is True
-    written = choice.config.get(section, "load_in_8bit" if eight else "load_in_4bit") is not None
-    choice.origins["quantization.bits"] = Origin.TRAINING_CONFIG if written else Origin.WORKSPACE
-    skip = choice.pick("quantization.int8_skip_modules", (), config=(section, "llm_int8_skip_modules"))
-    return QuantizationRecipe(
-        bits=16 if method == "lora" else 8 if eight else 4,
-        quant_type=choice.pick("quantization.quant_type", "nf4", config=(section, "bnb_4bit_quant_type")),
-        double_quant=choice.pick("quantization.double_quant", True, config=(section, "bnb_4bit_use_double_quant")),
-        compute_dtype=choice.pick("quantization.compute_dtype", "bfloat16", config=(section, "bnb_4bit_compute_dtype")),
-        int8_threshold=choice.pick("quantization.int8_threshold", 6.0, config=(section, "llm_int8_threshold")),
-        int8_skip_modules=(skip,) if isinstance(skip, str) else tuple(skip),
-        int8_has_fp16_weight=choice.pick(
-            "quantization.int8_has_fp16_weight", False, config=(section, "llm_int8_has_fp16_weight")
-        ),
-    )
-
-
-def _lora(model: Model, choice: Choice) -> LoraRecipe:
-    section = "LoraConfig"
-    r = choice.pick("lora.r", 8, config=(section, "r"))
-    preset_targets = "all-linear" if model.lora_targets == ("all-linear",) else model.lora_targets
-    targets = choice.pick(
-        "lora.target_modules", "all-linear", config=(section, "target_modules"), preset=preset_targets
-    )
-    extra = choice.rest(section, _LORA_FIELDS)
-    if extra:
-        choice.origins["lora.extra"] = Origin.TRAINING_CONFIG
-    return LoraRecipe(
-        r=r,
-        alpha=choice.pick("lora.alpha", 2 * r, config=(section, "lora_alpha")),
-        dropout=choice.pick("lora.dropout", 0.0, config=(section, "lora_dropout")),
-        target_modules=targets if isinstance(targets, str) else tuple(targets),
-        extra=extra,
-    )
-
-
-def _training(model: Model, choice: Choice) -> TrainingRecipe:
-    section = "TrainingArguments"
-    extra = choice.rest(section, _TRAINING_FIELDS)
-    if extra:
-        choice.origins["training.extra"] = Origin.TRAINING_CONFIG
-    return TrainingRecipe(
-        epochs=choice.pick("training.epochs", 3, config=(section, "num_train_epochs")),
-        max_steps=choice.pick("training.max_steps", -1, config=(section, "max_steps")),
-        batch_size=choice.pick("training.batch_size", 1, config=(section, "per_device_train_batch_size")),
-        gradient_accumulation_steps=choice.pick(
-            "training.gradient_accumulation_steps", 1, config=(section, "gradient_accumulation_steps")
-        ),
-        learning_rate=choice.pick("training.learning_rate", 2e-4, config=(section, "learning_rate")),
-        scheduler=choice.pick("training.scheduler", "linear", config=(section, "lr_scheduler_type")),
-        warmup=choice.pick("training.warmup", 0.05, config=(section, "warmup_steps", "warmup_ratio")),
-        max_length_tokens=choice.pick(
-            "training.max_length_tokens",
-            min(DEFAULT_MAX_LENGTH_TOKENS, model.context_tokens),
-            config=(section, "max_length", "max_seq_length"),
-        ),
-        packing=choice.pick("training.packing", True, config=(section, "packing")),
-        assistant_only_loss=choice.pick("training.assistant_only_loss", True, config=(section, "assistant_only_loss")),
-        gradient_checkpointing=choice.pick(
-            "training.gradient_checkpointing",
-            False,
-            config=(section, "gradient_checkpointing", "activation_checkpointing"),
-        ),
-        seed=choice.pick("training.seed", 42, config=(section, "seed")),
-        extra=extra,
     )
 
 

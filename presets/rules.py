@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from presets.audit_annotations import AUDIT_ANNOTATIONS, PREFIX, annotation_value
+from presets.annotations import ANNOTATIONS, PREFIX, annotation_value
 from presets.errors import FieldError, did_you_mean
 from presets.field_rules import Errors, check_access, check_image, check_object_name, check_url, missing, placeholder
 from presets.names import cron_problem, is_dns_label, placeholders
@@ -76,17 +76,17 @@ def _annotations(workspace: Workspace) -> Errors:
                 f"metadata.annotations[{key}]", "InvalidValue", f"{value!r} is not one of {', '.join(allowed)}.",
                 "Use one of them, or remove the annotation.",
             )  # fmt: skip
-    yield from _audit_annotations(workspace.metadata.annotations)
+    yield from _kaiflow_annotations(workspace.metadata.annotations)
 
 
-def _audit_annotations(annotations: Mapping[str, str]) -> Errors:
+def _kaiflow_annotations(annotations: Mapping[str, str]) -> Errors:
     for name, value in annotations.items():
         key = name.removeprefix(PREFIX)
         if key == name:
             continue
         field = f"metadata.annotations[{name}]"
-        if key not in AUDIT_ANNOTATIONS:
-            suggestion = did_you_mean(key, AUDIT_ANNOTATIONS, f"Known are {', '.join(AUDIT_ANNOTATIONS)}.")
+        if key not in ANNOTATIONS:
+            suggestion = did_you_mean(key, ANNOTATIONS, f"Known are {', '.join(ANNOTATIONS)}.")
             yield FieldError(field, "UnknownField", f"{name} is not an annotation of kaiflow.", suggestion)
             continue
         try:

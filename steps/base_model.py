@@ -26,8 +26,8 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 
 def device() -> torch.device:
-    """Return the GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the GPU of this process where there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def compute_dtype(name: str) -> torch.dtype:
@@ -59,8 +59,11 @@ def load_tokenizer(weights: Path, model: ModelRecipe) -> Any:  # noqa: ANN401  (
     return tokenizer
 
 
-def load_base(weights: Path, quantization: QuantizationRecipe) -> PreTrainedModel:
-    """Return the base model, frozen, in evaluation mode, on :func:`device`."""
+def load_base(weights: Path, quantization: QuantizationRecipe, *, dequantised: bool = False) -> PreTrainedModel:
+    """Return the base model, frozen, in evaluation mode, on :func:`device`.
+
+    With ``dequantised``, and on a CPU always, four-bit weights are kept as the numbers that they stand for.
+    """
     dtype = compute_dtype(quantization.compute_dtype)
     config = _quantization_config(quantization, dtype)
     model = AutoModelForCausalLM.from_pretrained(
@@ -72,7 +75,7 @@ def load_base(weights: Path, quantization: QuantizationRecipe) -> PreTrainedMode
         use_safetensors=True,
         attn_implementation=attention_of(weights),
     )
-    if quantization.bits == 4 and device().type == "cpu":
+    if quantization.bits == 4 and (dequantised or device().type == "cpu"):
         dequantise_once(model, dtype)
     disarm(model)
     model.requires_grad_(False)

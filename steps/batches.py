@@ -25,6 +25,9 @@ PADDING_WORTH = 1.25  # branches are computed together while their padded produc
 FEW_PRODUCTS = 1 << 16  # below so many products a call of its own costs more than it saves
 
 
+FILLER = Encoded((0,), (IGNORED,))  # a pack without rows: nothing is learned from it
+
+
 class Packs(Dataset[list[Encoded]]):
     """The packs of one epoch order; item i is the list of rows of pack i."""
 
@@ -36,7 +39,7 @@ class Packs(Dataset[list[Encoded]]):
         return len(self._packs)
 
     def __getitem__(self, index: int) -> list[Encoded]:
-        return [self._rows[i] for i in self._packs[index]]
+        return [self._rows[i] for i in self._packs[index]] or [FILLER]
 
 
 @dataclass(frozen=True, slots=True)

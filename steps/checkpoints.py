@@ -15,33 +15,24 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from presets.errors import DataError
 from steps import logs
-from steps.store import Manifest, Store, publish
+from steps.checkpoint_files import ARTIFACT_TYPE, STATE_FILE, STEP, find_checkpoint
+from steps.store import Store, publish
 
-ARTIFACT_TYPE = "application/vnd.kaiflow.checkpoint.v1"
-STEP = "kaiflow.checkpoint.step"
 SECONDS_BETWEEN = (20.0, 600.0)
 SHARE_OF_TIME = 0.02  # that saving may cost
-STATE_FILE = "trainer_state.json"  # the Trainer writes it last
 NOT_PUBLISHED = ("training_args.bin",)  # a pickle that a resumed run does not read
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Decides when a checkpoint is due, and publishes each that is written."""
 
-    def __init__(
-        self,
-        store: Store,
-        tag: str,
-        replacing: Manifest | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Begin; ``replacing`` is the checkpoint that the run goes on from, removed when there is a newer one."""
+    def __init__(self, store: Store, tag: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin; the checkpoint that ``tag`` names is removed when there is a newer one."""
         self._store, self._tag, self._clock = store, tag, clock
         self._beside = ThreadPoolExecutor(1)
         self._job: Future[None] | None = None
-        self._last = replacing
+        self._last = find_checkpoint(store, tag)
         self._saved_at = self._due_at = clock()
         self._by_the_clock = True
 
@@ -87,38 +78,6 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not
         finally:
             self._beside.shutdown()
 
-    def discard(self) -> None:
-        """Remove the last checkpoint: its tag now names what the run has made."""
-        if self._last is not None:
-            self._store.discard(self._last)
-
-
-def restore(store: Store, manifest: Manifest | None, folder: Path) -> Manifest | None:
-    """Lay the checkpoint of the store into ``folder`` when it is newer than those there; return it when it was used.
-
-    One that is damaged is said so and left.
-    """
-    if manifest is None or manifest.artifact_type != ARTIFACT_TYPE:
-        return None
-    step = int(manifest.annotations[STEP])
-    if any(number >= step for number, _ in _numbered(folder)):
-        return manifest
-    target = folder / f"checkpoint-{step}"
-    try:
-        store.check_out(manifest, target)
-    except DataError as error:
-        logs.warning("checkpoint_damaged", trained_steps=step, message=error.message)
-        (target / STATE_FILE).unlink(missing_ok=True)
-        return None
-    logs.event("resumed", trained_steps=step, digest=manifest.digest)
-    return manifest
-
-
-def newest_checkpoint(folder: Path) -> str | None:
-    """Return the newest complete checkpoint below ``folder``: the Trainer's state is what is written last."""
-    complete = _numbered(folder)
-    return complete[-1][1] if complete else None
-
 
 def state_of(checkpoint: str) -> TrainerState:
     """Return how far the run was."""
@@ -128,8 +87,3 @@ def state_of(checkpoint: str) -> TrainerState:
 def load_adapter_weights(model: PeftModel, checkpoint: str) -> None:
     """Put the adapter of a checkpoint into the model, and nothing else of it."""
     set_peft_model_state_dict(model, load_file(Path(checkpoint) / "adapter_model.safetensors"))
-
-
-def _numbered(folder: Path) -> list[tuple[int, str]]:
-    found = [p.parent for p in folder.glob(f"checkpoint-*/{STATE_FILE}") if (p.parent / "optimizer.pt").is_file()]
-    return sorted((int(p.name.removeprefix("checkpoint-")), str(p)) for p in found)

@@ -24,7 +24,7 @@ OUTPUTS: Mapping[Verb, tuple[str, ...]] = {
     "fetch": ("dataset", "rows", "held-out-rows", "cached"),
     "provision": ("nodes", "cached"),
     "weights": ("weights", "cached"),
-    "tune": ("run", "base-loss", "tuned-loss", "cached"),
+    "tune": ("run", "base-loss", "tuned-loss", "steps", "cached"),
     "push": ("image", "digest", "verdict", "cached"),
     "deploy": ("endpoint", "model", "cached"),
     "release": ("released",),

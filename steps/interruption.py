@@ -1,7 +1,7 @@
 """SIGTERM during the training: one more step, a checkpoint, and an end that asks to be tried again."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -15,8 +15,15 @@ from steps import logs
 class Interruption(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Stops the training at the end of the step in which the node is taken away."""
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, asked_elsewhere: Callable[[], bool] = lambda: False) -> None:
+        """``asked_elsewhere`` tells of a SIGTERM that another process has taken."""
+        self._signalled = False
+        self._asked_elsewhere = asked_elsewhere
+
+    @property
+    def asked(self) -> bool:
+        """Whether the training is to end."""
+        return self._signalled or self._asked_elsewhere()
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
@@ -28,7 +35,7 @@ class Interruption(TrainerCallback):  # type: ignore[misc]  # transformers is no
             signal.signal(signal.SIGTERM, before)
 
     def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
-        self.asked = True
+        self._signalled = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ANN401, ARG002
         """Save and stop when asked to."""

@@ -9,6 +9,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from presets.errors import DataError
+from presets.levers import Levers
 from steps import logs
 from steps.contract import ReportsProgress
 
@@ -18,8 +19,9 @@ REPORT_SECONDS = 2.0
 class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Tells how far the training is, every few seconds, and stops it when the loss is no longer a number."""
 
-    def __init__(self, progress: ReportsProgress, tokens_per_step: float) -> None:
+    def __init__(self, progress: ReportsProgress, tokens_per_step: float, way: Levers) -> None:
         self._progress = progress
+        self._way = str(way)
         self._tokens_per_step = tokens_per_step
         self._began_at = self._reported_at = time.monotonic()
         self._first_step = 0
@@ -60,6 +62,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
             tokens_per_second=round(self._tokens_per_step / seconds_per_step, 1),
             eta_seconds=round(seconds_per_step * (state.max_steps - state.global_step)),
             peak_memory_bytes=peak_memory_bytes(),
+            step_cut=self._way,
         )
 
 

@@ -4,8 +4,8 @@ import gc
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence, Sized
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,12 +14,14 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
 from presets.errors import ConfigError
+from presets.levers import Levers
 from presets.recipe import DataRecipe, TrainingRecipe
-from steps import logs
-from steps.adapter import put_back, snapshot
+from steps import logs, processes
+from steps.adapter import put_back, snapshot, trainable
 from steps.batches import Collator, Packs
 from steps.chat import Encoded
-from steps.checkpoints import load_adapter_weights, newest_checkpoint, state_of
+from steps.checkpoint_files import newest_checkpoint
+from steps.checkpoints import load_adapter_weights, state_of
 from steps.contract import ReportsProgress
 from steps.families import sharing_packs
 from steps.fused_lora import fuse
@@ -38,15 +40,26 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
 
     def compute_loss(
         self,
-        model: Any,  # noqa: ANN401
+        model: Any,  # noqa: ANN401, ARG002  (wrapped, where there are several processes)
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401
-        """Return the summed token losses over the tokens of the step."""
-        losses, _ = token_losses(model, inputs, self.args.label_smoothing_factor)
+        """Return the summed token losses over the tokens of the step, those of all processes.
+
+        Gradients and logged losses of several processes are averaged: each counts for as many as there are.
+        """
+        losses, _ = token_losses(self.model, inputs, self.args.label_smoothing_factor)
         loss = losses.sum() / (num_items_in_batch if num_items_in_batch is not None else max(1, len(losses)))
+        loss = loss * processes.count()
         return (loss, {"losses": losses}) if return_outputs else loss
+
+    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:  # noqa: ANN401
+        """Average the gradients of all processes when the step is complete."""
+        loss = super().training_step(*arguments, **options)
+        if processes.count() > 1 and self.accelerator.sync_gradients:
+            processes.average_gradients(trainable(self.model))
+        return cast("torch.Tensor", loss)
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
         """Packs come in the order that they are trained in, shuffled already where that is wanted."""
@@ -54,64 +67,51 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
 
 
 @dataclass(frozen=True, slots=True)
-class Micro:
-    """How one optimiser step is cut into what memory holds at a time; the step itself stays the same."""
+class Task:
+    """What is trained on, and how."""
 
-    packs: int  # of one micro-batch
-    accumulation_steps: int
-    recompute: bool  # activations are computed again in the backward pass rather than kept
-
-
-def smaller(micro: Micro) -> Iterator[Micro]:
-    """Yield ``micro`` and ever less hungry ways to take the same step."""
-    yield micro
-    while micro.packs > 1:
-        fewer = next(n for n in range(micro.packs // 2, 0, -1) if micro.packs % n == 0)
-        micro = Micro(fewer, micro.accumulation_steps * micro.packs // fewer, micro.recompute)
-        yield micro
-    if not micro.recompute:
-        yield Micro(1, micro.accumulation_steps, recompute=True)
+    rows: Sequence[Encoded]
+    recipe: TrainingRecipe
+    data: DataRecipe
+    pad_id: int
+    folder: Path  # of the checkpoints
+    take_no_step: bool = False  # where there is a checkpoint: its state is the result
 
 
 def train(
     model: Any,  # noqa: ANN401
-    rows: Sequence[Encoded],
-    recipe: TrainingRecipe,
-    data: DataRecipe,
-    pad_id: int,
-    folder: Path,
+    task: Task,
+    ways: Iterable[Levers],
     progress: ReportsProgress,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Train the adapter of ``model`` in place; return the figures of the run.
 
-    Checkpoints lie in ``folder``; a run that finds complete ones there goes on from the newest. What does not fit
-    into memory is tried again in smaller pieces.
+    A run that finds complete checkpoints goes on from the newest. What does not fit into memory is tried in the next
+    of ``ways`` to cut a step.
 
     Raises:
-        ConfigError: not even one pack fits, or rows are longer than the model's attention reaches.
+        ConfigError: no way fits, or rows are longer than the model's attention reaches.
         DataError: the loss is no longer a number.
     """
-    _check_window(model, rows)
-    packs = _packs(rows, recipe, data)
+    _check_window(model, task.rows)
+    packs = _packs(task.rows, task.recipe, task.data)
     fuse(model)
     fresh = snapshot(model)
-    first = Micro(recipe.batch_size, recipe.gradient_accumulation_steps, recipe.gradient_checkpointing)
     refusal: Exception | None = None
-    for micro in smaller(first):
+    for way in ways:
         if refusal is not None:
             _begin_anew(model, fresh)
-            logs.warning("out_of_memory", packs=micro.packs, accumulation=micro.accumulation_steps,
-                         recompute=micro.recompute)  # fmt: skip
+            logs.warning("out_of_memory", trying=str(way))
         try:
-            return _run(model, rows, packs, recipe, micro, pad_id, folder, progress, callbacks)
+            return _run(model, task, packs, way, progress, callbacks)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             refusal = error.with_traceback(None)  # its frames would keep the tensors
     raise ConfigError(
         "InsufficientMemory",
-        f"One pack of {recipe.max_length_tokens} tokens does not fit into memory, activations recomputed.",
+        f"One pack of {task.recipe.max_length_tokens} tokens does not fit into memory, activations recomputed.",
         fix="Lower TrainingArguments.max_length, use method: qlora, or name a GPU with more memory.",
     ) from refusal
 
@@ -132,32 +132,32 @@ def _begin_anew(model: Any, fresh: dict[str, torch.Tensor]) -> None:  # noqa: AN
 
 def _run(
     model: Any,  # noqa: ANN401
-    rows: Sequence[Encoded],
+    task: Task,
     packs: list[list[int]],
-    recipe: TrainingRecipe,
-    micro: Micro,
-    pad_id: int,
-    folder: Path,
+    way: Levers,
     progress: ReportsProgress,
     callbacks: Sequence[TrainerCallback],
 ) -> dict[str, Any]:
-    size = _size(rows, packs, share=recipe.packing)
-    micro_steps = math.ceil(len(packs) / micro.packs)
-    per_step = size["tokens"] / math.ceil(micro_steps / micro.accumulation_steps)
+    recipe, together = task.recipe, processes.count()
+    size = _size(task.rows, packs, share=recipe.packing)
+    micro_steps = math.ceil(len(packs) / way.packs / together)
+    per_step = size["tokens"] / math.ceil(micro_steps / way.accumulation_steps)
+    spread = packs + [[]] * (-len(packs) % (way.packs * together) if together > 1 else 0)
+    reporter = Reporter(progress, per_step, way) if processes.is_first() else None
     trainer = SupervisedTrainer(
         model=model,
-        args=arguments(recipe, folder, micro.packs, micro.accumulation_steps, recompute=micro.recompute),
-        train_dataset=Packs(rows, packs),
-        data_collator=Collator(pad_id, dense=not in_use(model), share=recipe.packing),
-        callbacks=[Reporter(progress, per_step), *callbacks],
+        args=arguments(recipe, task.folder, way),
+        train_dataset=Packs(task.rows, spread),
+        data_collator=Collator(task.pad_id, dense=not in_use(model), share=recipe.packing),
+        callbacks=[*([reporter] if reporter else []), *callbacks],
     )
     trainer.model_accepts_loss_kwargs = True  # the loss is a sum over the step's tokens: do not divide it again
     trainer.remove_callback(PrinterCallback)
-    logs.event("packed", rows=len(rows), **size)
-    checkpoint = newest_checkpoint(folder)
+    logs.event("packed", rows=len(task.rows), processes=together, **size)
+    checkpoint = newest_checkpoint(task.folder)
     before = state_of(checkpoint) if checkpoint else TrainerState()
     began = time.monotonic()
-    if checkpoint and before.global_step >= before.max_steps:  # the Trainer would take one step more
+    if checkpoint and (task.take_no_step or before.global_step >= before.max_steps):  # the Trainer would take one more
         load_adapter_weights(model, checkpoint)
         trainer.state = before
     else:
@@ -170,7 +170,7 @@ def _run(
         "train_seconds": round(seconds, 1),
         "tokens_per_second": round(per_step * trained / max(seconds, 1e-9), 1),
         "peak_memory_bytes": peak_memory_bytes(),
-        "micro_batch": {"packs": micro.packs, "accumulation": micro.accumulation_steps, "recompute": micro.recompute},
+        "levers": {**asdict(way), "processes": together},
     }
 
 

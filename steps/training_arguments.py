@@ -1,5 +1,6 @@
 """The Recipe as transformers' Trainer takes it."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,14 @@ import torch
 from transformers import TrainingArguments
 
 from presets.errors import ConfigError
+from presets.levers import Levers
 from presets.recipe import TrainingRecipe
+from steps import processes
+
+WAIT_SECONDS = 6 * 3600  # of other processes, while the first one scores an epoch
 
 
-def arguments(
-    recipe: TrainingRecipe, folder: Path, batch_size: int, accumulation_steps: int, *, recompute: bool
-) -> TrainingArguments:
+def arguments(recipe: TrainingRecipe, folder: Path, way: Levers) -> TrainingArguments:
     """Return the Recipe as the Trainer takes it; ``save_strategy`` is "no" unless the training config says when.
 
     Raises:
@@ -32,12 +35,11 @@ def arguments(
             output_dir=str(folder),
             num_train_epochs=recipe.epochs,
             max_steps=recipe.max_steps,
-            per_device_train_batch_size=batch_size,
-            gradient_accumulation_steps=accumulation_steps,
+            per_device_train_batch_size=way.packs,
+            gradient_accumulation_steps=way.accumulation_steps,
             learning_rate=recipe.learning_rate,
             lr_scheduler_type=recipe.scheduler,
             warmup_steps=recipe.warmup,
-            activation_checkpointing=recompute,
             seed=recipe.seed,
             bf16=bf16 or not on_gpu,
             fp16=on_gpu and not bf16,
@@ -46,6 +48,8 @@ def arguments(
             disable_tqdm=True,
             remove_unused_columns=False,
             dataloader_pin_memory=on_gpu,
+            **_together(on_gpu=on_gpu),
+            **_recomputing(way.recompute_every),
             **{**defaults, **recipe.extra},
         )
     except (ValueError, TypeError, ImportError) as error:
@@ -54,3 +58,17 @@ def arguments(
             f"transformers refuses the TrainingArguments: {error}",
             fix="Correct TrainingArguments in the training config.",
         ) from error
+
+
+def _together(*, on_gpu: bool) -> dict[str, Any]:
+    """Return the arguments of a process that does not train alone."""
+    if processes.count() == 1:
+        return {}
+    return {"ddp_backend": "nccl" if on_gpu else "gloo", "ddp_timeout": WAIT_SECONDS}
+
+
+def _recomputing(every: int) -> dict[str, Any]:
+    """Return the arguments for layers computed again, by the name that the installed transformers gives them."""
+    named = {field.name for field in fields(TrainingArguments)}
+    name = "activation_checkpointing" if "activation_checkpointing" in named else "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": {"every_n_layers": every}} if every else {}

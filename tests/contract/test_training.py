@@ -8,15 +8,17 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
 from presets.errors import ConfigError, TryAgainError
+from presets.levers import first, ladder
 from presets.recipe import DataRecipe, LoraRecipe, TrainingRecipe
-from steps import checkpoints, segment_attention, training
+from steps import checkpoint_files, segment_attention, training
 from steps.adapter import add_adapter, trainable
 from steps.best_state import BestState
-from steps.checkpoints import Checkpoints, newest_checkpoint, restore
+from steps.checkpoint_files import newest_checkpoint, restore
+from steps.checkpoints import Checkpoints
 from steps.evaluation import Score
 from steps.interruption import Interruption
 from steps.oci_layout import LayoutStore
-from steps.training import Micro, smaller, train
+from steps.training import Task, train
 from tests.contract.test_levers import SMALL, chat_rows
 
 ROWS = chat_rows()
@@ -51,8 +53,11 @@ def weights(model):
 
 def trained(folder, callbacks=(), asked=None, lora=LORA):
     model = fresh(lora)
-    figures = train(model, ROWS, asked or recipe(), DATA, 0, folder, silent, callbacks)
-    return weights(model), figures
+    return weights(model), run(model, asked or recipe(), folder, callbacks)
+
+
+def run(model, asked, folder, callbacks=(), **task):
+    return train(model, Task(ROWS, asked, DATA, 0, folder, **task), list(ladder(first(asked))), silent, callbacks)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +103,7 @@ def test_killed_twice_at_any_step_the_weights_are_those_of_the_undisturbed_run(u
     last = tmp_path / "last"
     used = restore(store, store.find("run"), last)
     assert used is not None
-    assert 0 < int(used.annotations[checkpoints.STEP]) <= first + 5
+    assert 0 < int(used.annotations[checkpoint_files.STEP]) <= first + 5
     found, figures = trained(last, asked=recipe(extra={"save_strategy": "no"}))
     assert torch.equal(found, undisturbed[0])
     assert figures["history"] == undisturbed[1]["history"]
@@ -164,7 +169,7 @@ def test_checkpoints_come_by_the_clock_and_at_the_end_and_only_the_last_is_kept(
     assert saving.saved == [*range(3, figures["steps"], 3), figures["steps"]]
     manifest = store.find("run")
     assert manifest is not None
-    assert manifest.annotations[checkpoints.STEP] == str(figures["steps"])
+    assert manifest.annotations[checkpoint_files.STEP] == str(figures["steps"])
     blobs = {blob.name for blob in (tmp_path / "store/blobs/sha256").iterdir()}
     assert len(blobs) == len(manifest.layers) + 2  # and its config and itself
     assert not any("training_args" in layer.annotations.values() for layer in manifest.layers)
@@ -204,7 +209,9 @@ def test_what_does_not_fit_is_cut_smaller_at_the_same_step(tmp_path, monkeypatch
     monkeypatch.setattr(training, "token_losses", hungry)
     found, smaller_figures = trained(tmp_path / "b", asked=four, lora=plain)
     assert list(dict.fromkeys(seen)) == [(4, False), (2, False), (1, False), (1, True)]
-    assert smaller_figures["micro_batch"] == {"packs": 1, "accumulation": 4, "recompute": True}
+    assert smaller_figures["levers"] == {
+        "packs": 1, "accumulation_steps": 4, "recompute_every": 4, "dequantise_once": False, "processes": 1,
+    }  # fmt: skip
     assert smaller_figures["steps"] == figures["steps"]
     assert torch.allclose(found, expected, atol=1e-4)
 
@@ -217,13 +224,6 @@ def test_what_never_fits_is_said_in_words(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="does not fit into memory") as told:
         trained(tmp_path)
     assert told.value.reason == "InsufficientMemory"
-
-
-def test_the_ways_to_take_a_step_keep_its_size():
-    assert list(smaller(Micro(6, 2, recompute=False))) == [
-        Micro(6, 2, False), Micro(3, 4, False), Micro(1, 12, False), Micro(1, 12, True),
-    ]  # fmt: skip
-    assert list(smaller(Micro(1, 1, recompute=True))) == [Micro(1, 1, True)]
 
 
 def scores(losses):
@@ -240,23 +240,23 @@ def test_the_best_epoch_is_kept_though_training_went_on(tmp_path):
         return told()
 
     best = BestState(model, score, lambda: False)
-    figures = train(model, ROWS, recipe(), DATA, 0, tmp_path, silent, [best])
+    figures = run(model, recipe(), tmp_path, [best])
     assert best.restore(figures["steps"], figures["epochs"]).loss == 1.0
     assert torch.equal(weights(model), states[1])
     assert [entry["loss"] for entry in best.history] == [2.0, 1.0, 1.5]
 
 
 def test_a_resumed_run_remembers_the_best_epoch_of_its_former_life(tmp_path):
-    first = fresh()
-    best = BestState(first, scores([1.0, 1.5]), lambda: False)
+    one = fresh()
+    best = BestState(one, scores([1.0, 1.5]), lambda: False)
     steps = recipe(extra={"save_strategy": "steps", "save_steps": 1})
     with pytest.raises(Killed):
         per_epoch = trained(tmp_path / "count", asked=recipe(epochs=1.0))[1]["steps"]
         killing = At(per_epoch + 2, kill)
-        train(first, ROWS, steps, DATA, 0, tmp_path / "run", silent, [best, killing])
+        run(one, steps, tmp_path / "run", [best, killing])
     second = fresh()
     again = BestState(second, scores([1.5, 1.2]), lambda: False)
     again.resume(newest_checkpoint(tmp_path / "run"))
-    figures = train(second, ROWS, steps, DATA, 0, tmp_path / "run", silent, [again])
+    figures = run(second, steps, tmp_path / "run", [again])
     assert again.restore(figures["steps"], figures["epochs"]).loss == 1.0
     assert [entry["loss"] for entry in again.history] == [1.0, 1.5, 1.2]

@@ -1,4 +1,4 @@
-"""Annotations that say what data a run accepts: ``kaiflow.dev/<key>`` on the Workspace.
+"""Annotations that say what a run accepts and may cost: ``kaiflow.dev/<key>`` on the Workspace.
 
 KAITO's schema has no field for them and refuses unknown ones; annotations pass through it.
 """
@@ -32,11 +32,19 @@ def _near(text: str) -> str:
     return text
 
 
-AUDIT_ANNOTATIONS: Mapping[str, Callable[[str], Any]] = {
+def _positive(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) <= 0:
+        raise ValueError("a number such as 2.5")
+    return float(text)
+
+
+ANNOTATIONS: Mapping[str, Callable[[str], Any]] = {
     "max-dataset-bytes": _bytes,
     "max-bad-rows": _share,
     "max-cut-rows": _share,
     "near-duplicates": _near,
+    "max-hours": _positive,
+    "max-cost": _positive,  # in US dollars
 }
 
 
@@ -47,4 +55,4 @@ def annotation_value(annotations: Mapping[str, str], key: str) -> Any:  # noqa: 
         ValueError: it is not what it must be; the text says what that is.
     """
     text = annotations.get(PREFIX + key)
-    return None if text is None else AUDIT_ANNOTATIONS[key](text.strip())
+    return None if text is None else ANNOTATIONS[key](text.strip())

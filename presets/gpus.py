@@ -1,0 +1,134 @@
+"""Which machines have which GPUs?  One table of cards and machines, read once; names in any case."""
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from presets.errors import ConfigError, did_you_mean
+
+MIB = 1 << 20
+OLDEST = (7, 0)  # compute capability that torch's and bitsandbytes' builds still serve
+WITH_BF16 = (8, 0)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Gpu(_Frozen):
+    """One card."""
+
+    name: str
+    capability: str
+    memory_mib: int  # as the driver shows it
+    tflops: float  # dense bfloat16, float16 where there is no bfloat16
+    bandwidth_gb_per_second: float
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the card."""
+        return self.memory_mib * MIB
+
+    @property
+    def level(self) -> tuple[int, int]:
+        """The compute capability as numbers."""
+        major, _, minor = self.capability.partition(".")
+        return int(major), int(minor)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the libraries still run on it."""
+        return self.level >= OLDEST
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether it multiplies bfloat16; else the training computes in float16, its loss scaled."""
+        return self.level >= WITH_BF16
+
+
+class Price(_Frozen):
+    """What an hour costs, as a public list said on a day."""
+
+    usd_per_hour: float  # on demand, Linux
+    region: str
+    source: str
+    date: str  # of the source; "undated" where it bears none
+
+
+class Sku(_Frozen):
+    """One machine type."""
+
+    name: str
+    provider: str
+    gpu: Gpu
+    count: int
+    price: Price | None  # None: no source at hand; never guessed
+
+
+def skus(override: Path | None = None) -> dict[str, Sku]:
+    """Return all machine types by name in lower case; entries of the file ``override`` come on top, or stand instead.
+
+    Raises:
+        ConfigError: the file does not read as such a table.
+    """
+    if override is None:
+        return _bundled()
+    try:
+        return _read(_merged(_table(), yaml.safe_load(override.read_text())))
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
+        raise ConfigError(
+            "GpuTableUnreadable",
+            f"{override} is not a table of GPU machines: {error}",
+            fix="Write it like presets/gpus.yaml.",
+        ) from error
+
+
+def find_sku(name: str, table: dict[str, Sku]) -> Sku | None:
+    """Return the machine type of ``name``, in any case."""
+    return table.get(name.lower())
+
+
+def unknown_sku(name: str, table: dict[str, Sku]) -> str:
+    """Return the remedy for a name that is not in the table."""
+    return did_you_mean(name, (sku.name for sku in table.values()), "Add it with a file of GPU machines.")
+
+
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = yaml.safe_load((files("presets") / "gpus.yaml").read_text())
+    return table
+
+
+@cache
+def _bundled() -> dict[str, Sku]:
+    return _read(_table())
+
+
+def _merged(bundled: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    providers = {**bundled["skus"], **own.get("skus", {})}
+    machines = {p: {**bundled["skus"].get(p, {}), **own.get("skus", {}).get(p, {})} for p in providers}
+    parts = {part: {**bundled[part], **own.get(part, {})} for part in ("gpus", "sources")}
+    return {**parts, "skus": machines}
+
+
+def _read(table: dict[str, Any]) -> dict[str, Sku]:
+    gpus = {name: Gpu.model_validate(body) for name, body in table["gpus"].items()}
+    found = {}
+    for provider, machines in table["skus"].items():
+        for name, body in machines.items():
+            price = _price(body, table["sources"])
+            found[name.lower()] = Sku(
+                name=name, provider=provider, gpu=gpus[body["gpu"]], count=body["count"], price=price
+            )
+    return found
+
+
+def _price(body: dict[str, Any], sources: dict[str, Any]) -> Price | None:
+    if "usd_per_hour" not in body:
+        return None
+    source = sources[body["source"]]
+    hourly, region = body["usd_per_hour"], body["region"]
+    return Price(usd_per_hour=hourly, region=region, source=source["text"], date=source["date"])

@@ -1,0 +1,182 @@
+"""One training from its files to its figures: rows, base, adapter, loop, comparison, what is written.
+
+Runs in the step's own process, or in one process per GPU of the node (``steps.launch``): then all of them train, and
+the first one decides, scores, saves and writes.
+"""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from presets.errors import DataError
+from presets.recipe import BudgetRecipe, DataRecipe, EvaluationRecipe, LoraRecipe, ModelRecipe, TrainingRecipe
+from presets.recipe import QuantizationRecipe as Quantization
+from steps import logs, processes
+from steps.adapter import add_adapter, save_adapter
+from steps.base_model import load_base, load_tokenizer
+from steps.best_state import BestState
+from steps.budget import Budget
+from steps.chat import Encoded, encode
+from steps.checkpoint_files import newest_checkpoint
+from steps.checkpoints import Checkpoints
+from steps.contract import Context, Request
+from steps.evaluation import assess, assessed, compared, end_token_ids, score
+from steps.interruption import Interruption
+from steps.messages import Conversation
+from steps.model_card import write_card
+from steps.reload import Reload
+from steps.split import HELD_OUT_FILE, TRAIN_FILE, load
+from steps.training import Task, train
+from steps.ways import ways_to_train
+
+METRICS_FILE = "metrics.jsonl"
+EVALUATION_FILE = "evaluation.json"
+# The same run has the same digest, wherever and however often it was interrupted.
+NOT_WRITTEN = ("train_seconds", "tokens_per_second", "peak_memory_bytes", "levers", "history")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training: what is asked, and the folders it works in."""
+
+    request: Request
+    context: Context
+    key: str
+
+    @property
+    def data(self) -> Path:
+        """Folder of the two sides of the dataset."""
+        return self.context.work / "data"
+
+    @property
+    def weights(self) -> Path:
+        """Folder of the base model."""
+        return self.context.work / "weights"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the Trainer's checkpoints."""
+        return self.context.work / "checkpoints" / self.key
+
+    @property
+    def output(self) -> Path:
+        """Folder of the adapter."""
+        return self.context.work / "adapter" / self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows as the model reads them, and a few questions to answer before and after."""
+
+    train: list[Encoded]
+    held_out: list[Encoded]
+    questions: list[Conversation]
+
+
+def train_job(
+    job: Job, saving: Checkpoints | None, interruption: Interruption, attempt: int | None = None
+) -> dict[str, Any]:
+    """Train, compare and write the adapter; return the figures.
+
+    ``saving`` publishes the checkpoints, in the first process; the others return the figures of the loop alone.
+    ``attempt`` takes only that way to cut a step: several processes try the next one anew, together.
+
+    Raises:
+        TryAgainError: the training was interrupted, and a checkpoint saved.
+        DataError: the adapter, loaded again in a fresh process, does not score the same.
+    """
+    began = time.monotonic()
+    training = job.request.part("training", TrainingRecipe)
+    tokenizer = load_tokenizer(job.weights, job.request.part("model", ModelRecipe))
+    rows = _rows(job, tokenizer, training)
+    budget = Budget(job.request.part("budget", BudgetRecipe), began)
+    figures, reload = _train(job, tokenizer, rows, saving, interruption, budget, attempt)
+    if reload is not None:  # the model of this process is gone: a GPU holds the next one
+        reload.require_same_score()
+    return figures
+
+
+def _train(
+    job: Job,
+    tokenizer: Any,  # noqa: ANN401
+    rows: Rows,
+    saving: Checkpoints | None,
+    interruption: Interruption,
+    budget: Budget,
+    attempt: int | None,
+) -> tuple[dict[str, Any], Reload | None]:
+    request, first = job.request, processes.is_first()
+    training, data = request.part("training", TrainingRecipe), request.part("data", DataRecipe)
+    model_recipe, lora = request.part("model", ModelRecipe), request.part("lora", LoraRecipe)
+    quantization = request.part("quantization", Quantization)
+    ways = ways_to_train(job.weights, model_recipe, quantization, lora, training)
+    base_model = load_base(job.weights, quantization, dequantised=ways[0].dequantise_once)
+    model = add_adapter(base_model, lora, training.seed)
+    ends = end_token_ids(model, tokenizer)
+    best = BestState(
+        model, lambda: score(model, rows.held_out, tokenizer.pad_token_id, ends), lambda: interruption.asked
+    )
+    checkpoint = newest_checkpoint(job.checkpoints)
+    budget.resume(checkpoint)
+    callbacks: list[TrainerCallback] = []
+    if first:
+        with model.disable_adapter():
+            base = assess("base", model, tokenizer, rows.held_out, rows.questions)
+        budget.begin_training()
+        best.resume(checkpoint)
+        callbacks = [interruption, budget, *([best] if rows.held_out else [])]
+    if processes.count() > 1:
+        callbacks.append(processes.AllSaved())
+    callbacks += [saving] if saving else []
+    if processes.count() > 1:
+        callbacks.append(processes.FirstDecides())
+    task = Task(rows.train, training, data, tokenizer.pad_token_id, job.checkpoints, bool(budget.reached))
+    chosen = ways if attempt is None else ways[attempt : attempt + 1]
+    with interruption.heeded():
+        figures = train(model, task, chosen, job.context.progress, callbacks)
+    if not first:
+        return figures, None
+    if saving:
+        saving.settle()
+    interruption.require_none(figures["steps"], figures["total_steps"])
+    found = best.restore(figures["steps"], figures["epochs"]) if rows.held_out else None
+    figures |= compared(base, assessed("tuned", found, model, tokenizer, rows.questions))
+    figures |= {"scored": best.history, "stopped_by": budget.reached}
+    shutil.rmtree(job.output, ignore_errors=True)
+    save_adapter(model, tokenizer, model_recipe, job.output)
+    _write_figures(job.output, figures)
+    write_card(job.output, model_recipe, data, training, figures)
+    reload = Reload.of(model, job.weights, job.output, quantization, ways[0], rows.held_out or rows.train, tokenizer)
+    return figures, reload
+
+
+def _rows(job: Job, tokenizer: Any, training: TrainingRecipe) -> Rows:  # noqa: ANN401
+    def encoded(rows: list[Conversation]) -> list[Encoded]:
+        only, limit = training.assistant_only_loss, training.max_length_tokens
+        return [encode(tokenizer, row, assistant_only=only, max_tokens=limit) for row in rows]
+
+    rows = encoded(load(job.data / TRAIN_FILE))
+    usable = [row for row in rows if row.supervised]
+    if not usable:
+        raise DataError(
+            "NothingSupervised",
+            f"No answer begins within the first {training.max_length_tokens} tokens of any row.",
+            fix="Raise TrainingArguments.max_length.",
+        )
+    held_out = load(job.data / HELD_OUT_FILE)
+    scored = [row for row in encoded(held_out) if row.supervised]
+    conversations = [row for row in held_out if not row.is_text]
+    questions = conversations[: job.request.part("evaluation", EvaluationRecipe).sample_prompts]
+    logs.event("tokenised", rows=len(usable), cut_away=len(rows) - len(usable), held_out=len(scored))
+    return Rows(usable, scored, questions)
+
+
+def _write_figures(output: Path, figures: dict[str, Any]) -> None:
+    kept = {name: value for name, value in figures.items() if name not in NOT_WRITTEN}
+    (output / METRICS_FILE).write_text("".join(json.dumps(entry) + "\n" for entry in figures["history"]))
+    (output / EVALUATION_FILE).write_text(json.dumps(kept, indent=1, sort_keys=True))
