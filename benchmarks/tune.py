@@ -184,11 +184,13 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     """Train as the tune step does."""
     import time
 
+    from presets.levers import first, ladder
     from presets.recipe import DataRecipe, LoraRecipe, TrainingRecipe
     from steps.adapter import add_adapter
+    from steps.contract import Context
     from steps.progress import ProgressFile
     from steps.reporter import peak_memory_bytes
-    from steps.training import train
+    from steps.training import Task, train
 
     base, tokenizer = _base(job)
     model = add_adapter(base, LoraRecipe(8, 16, 0.0, "all-linear", {}), seed=42)
@@ -198,7 +200,8 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     data = DataRecipe((), None, (), None, None, None, None, None, True, 42, 0.05)
     rows = _encoded(tokenizer, job["rows"], job["max_length"])
     wall, cpu = time.perf_counter(), time.process_time()
-    figures = train(model, rows, recipe, data, tokenizer.pad_token_id, Path(job["work"]), ProgressFile(None))
+    task = Task(rows, recipe, data, tokenizer.pad_token_id, Path(job["work"]))
+    figures = train(model, task, ladder(first(recipe)), Context(Path(job["work"]), ProgressFile(None)))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     model.save_pretrained(job["adapter"])
     peak = peak_memory_bytes() / (1 << 20)

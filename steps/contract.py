@@ -6,7 +6,7 @@ which is what Argo (and the local engine) read output parameters from. No heavy 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
@@ -90,6 +90,7 @@ class Context:
 
     work: Path  # a folder of the step's own
     progress: ReportsProgress
+    figures: Callable[[Mapping[str, Any]], None] = lambda _: None  # takes what a training tells every few seconds
 
 
 def require_local(request: Request, reason: str, what: str) -> None:

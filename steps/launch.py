@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,15 +38,12 @@ def train_here(request: Request, context: Context, key: str, store: Store, tag: 
     from steps.quiet import quiet_libraries
 
     quiet_libraries()  # before others are imported, which speak while they are
-    from steps.checkpoints import Checkpoints
+    from steps.gauges import served
     from steps.interruption import Interruption
-    from steps.training_job import Job, train_job
+    from steps.training_job import train_first
 
-    saving = Checkpoints(store, tag)
-    try:
-        return train_job(Job(request, context, key), saving, Interruption())
-    finally:
-        saving.close()
+    with served(request) as gauges:
+        return train_first(request, replace(context, figures=gauges), key, store, tag, Interruption())
 
 
 def train_together(request: Request, context: Context, key: str, tag: str, count: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from presets.errors import DataError
 from presets.levers import Levers
 from steps import logs
-from steps.contract import ReportsProgress
+from steps.contract import Context
 
 REPORT_SECONDS = 2.0
 
@@ -19,8 +19,8 @@ REPORT_SECONDS = 2.0
 class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Tells how far the training is, every few seconds, and stops it when the loss is no longer a number."""
 
-    def __init__(self, progress: ReportsProgress, tokens_per_step: float, way: Levers) -> None:
-        self._progress = progress
+    def __init__(self, context: Context, tokens_per_step: float, way: Levers) -> None:
+        self._context = context
         self._way = str(way)
         self._tokens_per_step = tokens_per_step
         self._began_at = self._reported_at = time.monotonic()
@@ -45,25 +45,33 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
                 fix="Lower TrainingArguments.learning_rate, or raise warmup_steps.",
             )
 
+        self._report(state)
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ANN401, ARG002
-        """Report progress, speed and the time that is left."""
-        self._progress(state.global_step, state.max_steps)
+        """Report progress; the figures too, unless the step's loss is about to be told."""
+        self._context.progress(state.global_step, state.max_steps)
+        if not control.should_log:
+            self._report(state)
+
+    def _report(self, state: TrainerState) -> None:
+        """Tell the figures when it is time: speed, loss, what is left."""
         now = time.monotonic()
         if now - self._reported_at < REPORT_SECONDS and state.global_step < state.max_steps:
             return
         self._reported_at = now
         done = max(1, state.global_step - self._first_step)
         seconds_per_step = (now - self._began_at) / done
-        logs.event(
-            "training",
-            trained_steps=state.global_step,
-            total_steps=state.max_steps,
-            loss=self._loss,
-            tokens_per_second=round(self._tokens_per_step / seconds_per_step, 1),
-            eta_seconds=round(seconds_per_step * (state.max_steps - state.global_step)),
-            peak_memory_bytes=peak_memory_bytes(),
-            step_cut=self._way,
-        )
+        figures = {
+            "trained_steps": state.global_step,
+            "total_steps": state.max_steps,
+            "loss": self._loss,
+            "tokens_per_second": round(self._tokens_per_step / seconds_per_step, 1),
+            "eta_seconds": round(seconds_per_step * (state.max_steps - state.global_step)),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "step_cut": self._way,
+        }
+        logs.event("training", **figures)
+        self._context.figures(figures)
 
 
 def peak_memory_bytes() -> int:

@@ -22,7 +22,7 @@ from steps.batches import Collator, Packs
 from steps.chat import Encoded
 from steps.checkpoint_files import newest_checkpoint
 from steps.checkpoints import load_adapter_weights, state_of
-from steps.contract import ReportsProgress
+from steps.contract import Context
 from steps.families import sharing_packs
 from steps.fused_lora import fuse
 from steps.loss import token_losses
@@ -82,7 +82,7 @@ def train(
     model: Any,  # noqa: ANN401
     task: Task,
     ways: Iterable[Levers],
-    progress: ReportsProgress,
+    context: Context,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Train the adapter of ``model`` in place; return the figures of the run.
@@ -104,7 +104,7 @@ def train(
             _begin_anew(model, fresh)
             logs.warning("out_of_memory", trying=str(way))
         try:
-            return _run(model, task, packs, way, progress, callbacks)
+            return _run(model, task, packs, way, context, callbacks)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -135,7 +135,7 @@ def _run(
     task: Task,
     packs: list[list[int]],
     way: Levers,
-    progress: ReportsProgress,
+    context: Context,
     callbacks: Sequence[TrainerCallback],
 ) -> dict[str, Any]:
     recipe, together = task.recipe, processes.count()
@@ -143,7 +143,7 @@ def _run(
     micro_steps = math.ceil(len(packs) / way.packs / together)
     per_step = size["tokens"] / math.ceil(micro_steps / way.accumulation_steps)
     spread = packs + [[]] * (-len(packs) % (way.packs * together) if together > 1 else 0)
-    reporter = Reporter(progress, per_step, way) if processes.is_first() else None
+    reporter = Reporter(context, per_step, way) if processes.is_first() else None
     trainer = SupervisedTrainer(
         model=model,
         args=arguments(recipe, task.folder, way),

@@ -31,6 +31,7 @@ from steps.messages import Conversation
 from steps.model_card import write_card
 from steps.reload import Reload
 from steps.split import HELD_OUT_FILE, TRAIN_FILE, load
+from steps.store import Store
 from steps.training import Task, train
 from steps.ways import ways_to_train
 
@@ -76,6 +77,23 @@ class Rows:
     train: list[Encoded]
     held_out: list[Encoded]
     questions: list[Conversation]
+
+
+def train_first(
+    request: Request,
+    context: Context,
+    key: str,
+    store: Store,
+    tag: str,
+    interruption: Interruption,
+    attempt: int | None = None,
+) -> dict[str, Any]:
+    """Do :func:`train_job` as the first process, or the only one: checkpoints go into the store under ``tag``."""
+    saving = Checkpoints(store, tag)
+    try:
+        return train_job(Job(request, context, key), saving, interruption, attempt)
+    finally:
+        saving.close()
 
 
 def train_job(
@@ -138,7 +156,7 @@ def _train(
     task = Task(rows.train, training, data, tokenizer.pad_token_id, job.checkpoints, bool(budget.reached))
     chosen = ways if attempt is None else ways[attempt : attempt + 1]
     with interruption.heeded():
-        figures = train(model, task, chosen, job.context.progress, callbacks)
+        figures = train(model, task, chosen, job.context, callbacks)
     if not first:
         return figures, None
     if saving:

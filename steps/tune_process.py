@@ -8,9 +8,8 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
-from presets.errors import InvalidInput, KaiflowError
+from presets.errors import KaiflowError, TryAgainError
 from steps import logs
 from steps.contract import Context, Request
 from steps.launch import PARENT, STOP_FILE, tell
@@ -35,11 +34,9 @@ def main() -> int:
     try:
         _train(request, work, options.key, options.tag, int(options.attempt))
     except KaiflowError as error:
-        if isinstance(error, InvalidInput):
-            raise
         known = {"kind": type(error).__name__, "reason": error.reason, "message": error.message, "fix": error.fix}
         tell(work, error=known)
-        return error.exit_code
+        return 0 if isinstance(error, TryAgainError) else error.exit_code  # others still wait, unless all were stopped
     except Exception as error:
         from steps.training import is_out_of_memory
 
@@ -53,21 +50,19 @@ def main() -> int:
 
 def _train(request: Request, work: Path, key: str, tag: str, attempt: int) -> None:
     from steps import processes
-    from steps.checkpoints import Checkpoints
+    from steps.gauges import served
     from steps.interruption import Interruption
-    from steps.training_job import Job, train_job
+    from steps.training_job import Job, train_first, train_job
 
     processes.take_gpu()
+    interruption = Interruption((work / STOP_FILE).exists)
     if not processes.is_first():
         logs.silence()
-        train_job(Job(request, Context(work, _nobody), key), None, Interruption((work / STOP_FILE).exists), attempt)
+        train_job(Job(request, Context(work, _nobody), key), None, interruption, attempt)
         return
-    saving = Checkpoints(open_store(request.store), tag)
-    job = Job(request, Context(work, progress_from_environment()), key)
-    try:
-        figures: dict[str, Any] = train_job(job, saving, Interruption((work / STOP_FILE).exists), attempt)
-    finally:
-        saving.close()
+    with served(request) as gauges:
+        context = Context(work, progress_from_environment(), gauges)
+        figures = train_first(request, context, key, open_store(request.store), tag, interruption, attempt)
     tell(work, figures=figures)
 
 

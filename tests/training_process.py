@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from presets.levers import Levers
 from presets.recipe import LoraRecipe
 from steps import processes
+from steps.contract import Context
 from steps.training import Task, train
 from tests.contract.test_training import DATA, ROWS, fresh, recipe, silent, weights
 
@@ -37,7 +38,7 @@ def main():
     callbacks = [StopAt(told["stop_at"])] if processes.is_first() and told["stop_at"] else []
     callbacks += [processes.AllSaved(), processes.FirstDecides()]
     task = Task(ROWS, recipe(epochs=2.0), DATA, 0, folder / "checkpoints")
-    figures = train(model, task, [Levers(told["packs"], told["times"])], silent, callbacks)
+    figures = train(model, task, [Levers(told["packs"], told["times"])], Context(folder, silent), callbacks)
     rank = os.environ["RANK"]
     save_file({"weights": weights(model)}, folder / f"rank-{rank}.safetensors")
     if processes.is_first():

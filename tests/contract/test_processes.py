@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from presets.levers import Levers
 from steps.checkpoint_files import newest_checkpoint
+from steps.contract import Context
 from steps.launch import launcher
 from steps.training import Task, train
 from tests.contract.test_training import DATA, ROWS, fresh, recipe, silent, weights
@@ -33,7 +34,7 @@ def alone(folder, packs, times):
     """Train in one process that takes as many packs a step."""
     model = fresh(PLAIN)
     task = Task(ROWS, recipe(epochs=2.0), DATA, 0, folder)
-    return model, train(model, task, [Levers(packs, times)], silent, [])
+    return model, train(model, task, [Levers(packs, times)], Context(folder, silent))
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -2,20 +2,25 @@
 
 import os
 import signal
+import socket
+from urllib.request import urlopen
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
 from presets.errors import ConfigError, TryAgainError
-from presets.levers import first, ladder
+from presets.levers import Levers, first, ladder
 from presets.recipe import DataRecipe, LoraRecipe, TrainingRecipe
 from steps import checkpoint_files, segment_attention, training
 from steps.adapter import add_adapter, trainable
 from steps.best_state import BestState
 from steps.checkpoint_files import newest_checkpoint, restore
 from steps.checkpoints import Checkpoints
+from steps.contract import Context, Request
 from steps.evaluation import Score
+from steps.gauges import GAUGES, served
 from steps.interruption import Interruption
 from steps.oci_layout import LayoutStore
 from steps.training import Task, train
@@ -57,7 +62,13 @@ def trained(folder, callbacks=(), asked=None, lora=LORA):
 
 
 def run(model, asked, folder, callbacks=(), **task):
-    return train(model, Task(ROWS, asked, DATA, 0, folder, **task), list(ladder(first(asked))), silent, callbacks)
+    return train(
+        model,
+        Task(ROWS, asked, DATA, 0, folder, **task),
+        list(ladder(first(asked))),
+        Context(folder, silent),
+        callbacks,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +121,12 @@ def test_killed_twice_at_any_step_the_weights_are_those_of_the_undisturbed_run(u
     assert figures["train_loss"] == undisturbed[1]["train_loss"]
 
 
-class AtTheEnd(TrainerCallback):
+class AtTheEndDo(TrainerCallback):
+    def __init__(self, do):
+        self.do = do
+
     def on_train_end(self, args, state, control, **_):
-        raise Killed
+        self.do()
 
 
 @pytest.mark.parametrize("asked", [recipe(), recipe(max_steps=7)])  # at the end of an epoch, and in the middle of one
@@ -121,7 +135,7 @@ def test_killed_behind_its_last_step_the_run_takes_no_step_more(tmp_path, asked)
     store = LayoutStore(tmp_path / "store")
     saving = Checkpoints(store, "run")
     with pytest.raises(Killed):
-        trained(tmp_path / "first", [saving, AtTheEnd()], asked)
+        trained(tmp_path / "first", [saving, AtTheEndDo(kill)], asked)
     saving.close()
     restore(store, store.find("run"), tmp_path / "second")
     found, again = trained(tmp_path / "second", asked=asked)
@@ -214,6 +228,37 @@ def test_what_does_not_fit_is_cut_smaller_at_the_same_step(tmp_path, monkeypatch
     }  # fmt: skip
     assert smaller_figures["steps"] == figures["steps"]
     assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_the_figures_of_a_training_are_scraped_while_it_goes_on(tmp_path, monkeypatch):
+    ref = {"name": "tuned", "namespace": "team", "uid": "1", "revision": "r"}
+    request = Request(verb="tune", workspace=ref, store="", target="local", recipe={}, inputs={})
+    monkeypatch.setenv("KAIFLOW_METRICS_PORT", "0")
+    said: list[str] = []
+    model = fresh()
+    with capture_logs() as events, served(request) as gauges:
+
+        def scrape():
+            port = next(e["port"] for e in events if e["event"] == "metrics")
+            said.append(urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
+
+        context = Context(tmp_path, silent, gauges)
+        end = train(model, Task(ROWS, recipe(), DATA, 0, tmp_path), [Levers(1, 1)], context, [AtTheEndDo(scrape)])
+    where = '{namespace="team",workspace="tuned"}'
+    values = dict(line.rsplit(" ", 1) for line in said[0].splitlines() if where in line)
+    assert float(values[f"kaiflow_training_steps{where}"]) == end["steps"] == end["total_steps"]
+    assert float(values[f"kaiflow_training_loss{where}"]) == end["history"][-1]["loss"]
+    assert float(values[f"kaiflow_training_tokens_per_second{where}"]) > 0
+    assert set(values) == {f"{name}{where}" for name, _ in GAUGES.values()}
+
+
+def test_a_port_that_is_taken_is_said(monkeypatch):
+    ref = {"name": "tuned", "namespace": "team", "uid": "1", "revision": "r"}
+    request = Request(verb="tune", workspace=ref, store="", target="local", recipe={}, inputs={})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("KAIFLOW_METRICS_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(ConfigError, match="in use"), served(request):
+            pass
 
 
 def test_what_never_fits_is_said_in_words(tmp_path, monkeypatch):

@@ -80,3 +80,42 @@ def test_ctrl_c_in_the_training_saves_a_checkpoint_from_which_the_next_run_goes_
     assert images[0] is not None
     assert images[1] is not None
     assert images[0].annotations["kaiflow.run.tuned-loss"] == images[1].annotations["kaiflow.run.tuned-loss"]
+
+
+def test_a_budget_ends_the_training_in_time_and_a_larger_one_goes_on_to_the_same_end(here, tuned):
+    path = here.write(workspace("stopped", [NQ], evaluation={"split": 0.01, "gate": "warn"}))
+    assert here.kaiflow("run", path, "--max-hours", "0.001").returncode == 0  # is over before the first step ends
+    first = here.get("stopped")["status"]
+    assert first["state"] == "Ready"
+    assert first["training"]["steps"] == "1/6"
+    reached = next(e for e in events_of(here, "tune") if e["event"] == "budget_reached")
+    assert reached["limit"] == "max-hours"
+
+    assert here.kaiflow("run", path, "--max-hours", "0.001").returncode == 0
+    steps = {s["name"]: s for s in here.get("stopped")["status"]["steps"]}
+    assert steps["tune"]["reused"]
+
+    assert here.kaiflow("run", path).returncode == 0
+    training = here.get("stopped")["status"]["training"]
+    assert training["steps"] == "6/6"
+    assert next(e["trained_steps"] for e in events_of(here, "tune") if e["event"] == "training") > 1
+    assert training["evalLoss"] == tuned.get("small")["status"]["training"]["evalLoss"]
+
+
+def test_two_processes_train_together_and_ctrl_c_reaches_both(here):
+    here.environment["KAIFLOW_PROCESSES"] = "2"
+    path = here.write(workspace("stopped", [NQ], evaluation={"split": 0.01, "gate": "warn"}))
+    process = here.start("run", path)
+    here.wait_for("stopped", "tune", '"packed"')
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 130
+    assert not here.steps()
+    stopped = next(e for e in events_of(here, "tune") if e["event"] == "terminated")
+
+    assert here.kaiflow("run", path).returncode == 0
+    events = events_of(here, "tune")
+    assert next(e for e in events if e["event"] == "packed")["processes"] == 2
+    assert next(e for e in events if e["event"] == "training")["trained_steps"] > stopped["trained_steps"]
+    status = here.get("stopped")["status"]
+    assert status["state"] == "Ready"
+    assert status["training"]["evalLoss"] < status["training"]["baseEvalLoss"]
