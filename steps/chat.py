@@ -6,6 +6,7 @@ sees its end token supervised never learns to stop (what happens wherever pad ==
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 from presets.errors import DataError
@@ -87,6 +88,7 @@ def render(
 
 def answer_spans(tokenizer: Tokenizer, row: Conversation, text: str) -> list[tuple[int, int]]:
     """Return the character spans of the assistant's turns in ``text``, each with its end token."""
+    marks = _special_texts(tokenizer)
     spans = []
     for index, message in enumerate(row.messages):
         if message["role"] != "assistant":
@@ -94,8 +96,33 @@ def answer_spans(tokenizer: Tokenizer, row: Conversation, text: str) -> list[tup
         before = _common_prefix(text, render(tokenizer, row.messages[:index], row.tools, generate=True))
         through = _common_prefix(text, render(tokenizer, row.messages[: index + 1], row.tools))
         start = before if message["content"].strip() in text[before:through] else _find(text, message, before)
-        spans.append((start, start + len(text[start:through].rstrip())))
+        spans.append((start, _end(text, message, start, through, marks)))
     return spans
+
+
+def _end(text: str, message: Message, start: int, through: int, marks: Sequence[str]) -> int:
+    """Return where the turn ends: behind the first special token that follows the answer, where there is one.
+
+    A template may write more at the end of a conversation than between its turns (Phi-3: its end-of-text token), so
+    that what a conversation that stops here shares with the whole one reaches into the next turn.
+    """
+    content = str(message["content"]).strip()
+    found = text.find(content, start, through)
+    behind = found + len(content) if found >= 0 else start
+    ends = [(place, place + len(mark)) for mark in marks if (place := text.find(mark, behind, through)) >= 0]
+    return min(ends)[1] if ends else start + len(text[start:through].rstrip())
+
+
+@lru_cache(maxsize=8)
+def _special_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Return the tokens that are marked as special: those that have a role, and others, as ``<|end|>`` may be."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return frozenset([*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)])
+
+
+@lru_cache(maxsize=8)
+def _special_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
+    return tuple(tokenizer.decode([number]) for number in sorted(_special_ids(tokenizer)))
 
 
 def _find(text: str, message: Message, near: int) -> int:
@@ -116,7 +143,7 @@ def _end_with_stop(tokenizer: Tokenizer, ids: list[int], labels: list[int]) -> N
     if tokenizer.eos_token_id is None:
         return
     last = next((i for i in range(len(ids) - 1, -1, -1) if labels[i] != IGNORED), None)
-    if last is not None and ids[last] not in tokenizer.all_special_ids:
+    if last is not None and ids[last] not in _special_ids(tokenizer):
         del ids[last + 1 :], labels[last + 1 :]
         ids.append(tokenizer.eos_token_id)
         labels.append(tokenizer.eos_token_id)
