@@ -2,14 +2,14 @@
 
 Shapes: B packs of T tokens, T the longest pack of the batch or a little more; places count through all of
 them (pack · T + token).
-Attention is given twice over: as a dense mask (B, 1, T, T) for models that know nothing else, or as
-the tensors of :func:`segments` for :mod:`steps.segment_attention`, which computes no product that the mask would
-throw away.
+Attention is given in one of three forms: as a dense mask (B, 1, T, T) for models that know nothing else; as the tensors
+of :func:`segments` for :mod:`steps.segment_attention`, which computes no product that the mask would throw away; or,
+for a kernel that needs no padding either, as those of :mod:`steps.ragged_attention`.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from torch.utils.data import Dataset
 
 from steps.chat import IGNORED, Encoded
 from steps.prefix_tree import Branch, Layout, lay_out
+from steps.ragged_attention import ragged
 
-Batch = dict[str, Any]  # tensors by name; "segments" is a list of them
+Batch = dict[str, Any]  # tensors by name; "segments" is a list or a tuple
+Form = Literal["dense", "segments", "ragged"]  # how attention is given
 # Lengths come in steps: oneDNN compiles and keeps code for every shape that it meets, megabytes a training step.
 WIDTH_STEP, QUERY_STEP, KEY_STEP = 16, 8, 16
 PADDING_WORTH = 1.25  # branches are computed together while their padded products are not more than this
@@ -47,15 +49,15 @@ class Collator:
     """Turns packs into a batch; ``pad_id`` fills, unseen by attention and loss."""
 
     pad_id: int
-    dense: bool = False
+    form: Form = "segments"
     share: bool = True
 
     def __call__(self, packs: Sequence[Sequence[Encoded]]) -> Batch:
         """Return one batch of the packs."""
-        return collate(packs, self.pad_id, dense=self.dense, share=self.share)
+        return collate(packs, self.pad_id, self.form, share=self.share)
 
 
-def collate(packs: Sequence[Sequence[Encoded]], pad_id: int, *, dense: bool = False, share: bool = True) -> Batch:
+def collate(packs: Sequence[Sequence[Encoded]], pad_id: int, form: Form = "segments", *, share: bool = True) -> Batch:
     """Return ``input_ids``, ``position_ids``, ``labels`` (B, T) and ``attention_mask`` or ``segments``."""
     layouts = [lay_out(rows, share=share) for rows in packs]
     width = rounded(max(len(layout.ids) for layout in layouts), WIDTH_STEP)
@@ -69,10 +71,10 @@ def collate(packs: Sequence[Sequence[Encoded]], pad_id: int, *, dense: bool = Fa
         labels[line, :length] = layout.labels
     batch: Batch = {name: torch.from_numpy(a) for name, a in (("input_ids", ids), ("position_ids", positions))}
     batch["labels"] = torch.from_numpy(labels)
-    if dense:
+    if form == "dense":
         batch["attention_mask"] = _mask(layouts, width)
     else:
-        batch["segments"] = segments(layouts, width)
+        batch["segments"] = ragged(layouts, width) if form == "ragged" else segments(layouts, width)
     return batch
 
 
@@ -83,7 +85,13 @@ def rounded(length: int, step: int) -> int:
 
 def placed(batch: Batch, device: torch.device) -> Batch:
     """Return the batch on ``device``."""
-    return {k: [t.to(device) for t in v] if isinstance(v, list) else v.to(device) for k, v in batch.items()}
+
+    def there(value: Any) -> Any:  # noqa: ANN401  (a tensor, several, or a number among them)
+        if isinstance(value, list | tuple):
+            return type(value)(there(item) for item in value)
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    return {name: there(value) for name, value in batch.items()}
 
 
 def _mask(layouts: Sequence[Layout], width: int) -> torch.Tensor:

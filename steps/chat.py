@@ -32,6 +32,10 @@ class Tokenizer(Protocol):
         """Return the text of tokens."""
         ...
 
+    def __hash__(self) -> int:
+        """Tell tokenizers apart: what is known of one is remembered."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:

@@ -13,7 +13,7 @@ import torch
 
 from presets.errors import DataError
 from steps import logs
-from steps.batches import Batch, collate, placed
+from steps.batches import Batch, Form, collate, placed
 from steps.chat import Encoded, render
 from steps.loss import token_losses
 from steps.messages import Conversation, Message
@@ -81,7 +81,7 @@ def score(model: Any, rows: Sequence[Encoded], pad_id: int, end_ids: Sequence[in
     end_sum, end_count = 0.0, 0
     ends = torch.tensor(sorted(end_ids), device=place)
     with torch.inference_mode(), _autocast(model):
-        for indices, batch in _batches(rows, pad_id, dense=not in_use(model)):
+        for indices, batch in _batches(rows, pad_id, "segments" if in_use(model) else "dense"):
             losses, labels = token_losses(model, placed(batch, place))
             is_end = torch.isin(labels, ends)
             end_sum += losses[is_end].sum().item()
@@ -198,7 +198,7 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:  # noqa: ANN401
     return sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})
 
 
-def _batches(rows: Sequence[Encoded], pad_id: int, *, dense: bool) -> Iterator[tuple[list[int], Batch]]:
+def _batches(rows: Sequence[Encoded], pad_id: int, form: Form) -> Iterator[tuple[list[int], Batch]]:
     """Yield batches of one row a line, similar lengths together, so that little is padded."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     start = 0
@@ -207,7 +207,7 @@ def _batches(rows: Sequence[Encoded], pad_id: int, *, dense: bool) -> Iterator[t
         while end < len(order) and (end + 1 - start) * len(rows[order[end]].ids) <= TOKENS_PER_BATCH:
             end += 1
         indices = order[start:end]
-        yield indices, collate([[rows[i]] for i in indices], pad_id, dense=dense, share=False)
+        yield indices, collate([[rows[i]] for i in indices], pad_id, form, share=False)
         start = end
 
 

@@ -21,7 +21,7 @@ def token_losses(model: Any, batch: Batch, label_smoothing: float = 0.0) -> tupl
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     mask = batch.get("attention_mask")
     if mask is None and not in_use(base):
-        raise ValueError("the batch has segments, and the model's attention knows none: collate with dense=True")
+        raise ValueError("the batch has segments, and the model's attention knows none: collate as dense")
     extra = {"segments": batch["segments"]} if mask is None else {}
     hidden = base.get_decoder()(
         input_ids=batch["input_ids"],

@@ -13,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from steps.ragged_attention import Ragged, ragged_attention
 from steps.small_attention import small_attention
 
 NAME = "kaiflow_segments"
@@ -27,7 +28,7 @@ def attention(
     attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    segments: list[torch.Tensor] | None = None,
+    segments: list[torch.Tensor] | Ragged | None = None,
     **options: Any,  # noqa: ANN401  (whatever else transformers passes)
 ) -> tuple[torch.Tensor, None]:
     """Return (B, T, heads, width) of queries (B, heads, T, width); keys and values may have fewer heads.
@@ -39,11 +40,14 @@ def attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
         return found, None
-    *groups, back = segments
     packs, heads, width, size = query.shape
+    scale = size**-0.5 if scaling is None else scaling
+    if isinstance(segments, tuple):
+        return ragged_attention(query, key, value, segments, scale), None
+    *groups, back = segments
     rows = query.transpose(1, 2).reshape(packs * width, heads, size)
     keys, values = (x.transpose(1, 2).reshape(packs * width, x.shape[1], x.shape[3]) for x in (key, value))
-    repeats, scale = heads // key.shape[1], size**-0.5 if scaling is None else scaling
+    repeats = heads // key.shape[1]
     outputs = []
     for queries, seen, mask in zip(groups[::3], groups[1::3], groups[2::3], strict=True):
         q, k, v = _taken(rows, queries), _taken(keys, seen), _taken(values, seen)

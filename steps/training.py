@@ -18,7 +18,7 @@ from presets.levers import Levers
 from presets.recipe import DataRecipe, TrainingRecipe
 from steps import logs, processes
 from steps.adapter import put_back, snapshot, trainable
-from steps.batches import Collator, Packs
+from steps.batches import Collator, Form, Packs
 from steps.chat import Encoded
 from steps.checkpoint_files import newest_checkpoint
 from steps.checkpoints import load_adapter_weights, state_of
@@ -28,6 +28,7 @@ from steps.fused_lora import fuse
 from steps.loss import token_losses
 from steps.packing import packs_in_order
 from steps.prefix_tree import lay_out
+from steps.ragged_attention import usable
 from steps.reporter import Reporter, peak_memory_bytes
 from steps.segment_attention import in_use
 from steps.training_arguments import arguments
@@ -148,7 +149,7 @@ def _run(
         model=model,
         args=arguments(recipe, task.folder, way),
         train_dataset=Packs(task.rows, spread),
-        data_collator=Collator(task.pad_id, dense=not in_use(model), share=recipe.packing),
+        data_collator=Collator(task.pad_id, _form(model), share=recipe.packing),
         callbacks=[*([reporter] if reporter else []), *callbacks],
     )
     trainer.model_accepts_loss_kwargs = True  # the loss is a sum over the step's tokens: do not divide it again
@@ -172,6 +173,13 @@ def _run(
         "peak_memory_bytes": peak_memory_bytes(),
         "levers": {**asdict(way), "processes": together},
     }
+
+
+def _form(model: Any) -> Form:  # noqa: ANN401
+    """Return how the model's attention is told whom each token looks at."""
+    if not in_use(model):
+        return "dense"
+    return "ragged" if usable(model.device) else "segments"
 
 
 def _size(rows: Sequence[Encoded], packs: Sequence[Sequence[int]], *, share: bool) -> dict[str, int]:

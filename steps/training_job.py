@@ -27,6 +27,7 @@ from steps.checkpoints import Checkpoints
 from steps.contract import Context, Request
 from steps.evaluation import assess, assessed, compared, end_token_ids, score
 from steps.interruption import Interruption
+from steps.liger import use_liger
 from steps.messages import Conversation
 from steps.model_card import write_card
 from steps.reload import Reload
@@ -134,6 +135,7 @@ def _train(
     quantization = request.part("quantization", Quantization)
     ways = ways_to_train(job.weights, model_recipe, quantization, lora, training)
     base_model = load_base(job.weights, quantization, dequantised=ways[0].dequantise_once)
+    use_liger(base_model)
     model = add_adapter(base_model, lora, training.seed)
     ends = end_token_ids(model, tokenizer)
     best = BestState(

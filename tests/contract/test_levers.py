@@ -1,6 +1,7 @@
 """Every lever gives the loss and the gradients of the plain path: one row at a time, peft's layers, whole logits."""
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from steps import segment_attention
 from steps.adapter import trainable
-from steps.batches import collate
+from steps.batches import Form, collate, placed
 from steps.chat import IGNORED, Encoded
 from steps.families import sharing_packs
 from steps.fused_lora import fuse
@@ -56,11 +57,11 @@ def chat_rows(seed=3):
     return rows
 
 
-def gradients(model, packs, *, dense=False, share=True):
+def gradients(model, packs, form: Form = "segments", *, share=True):
     model.zero_grad()
     total = torch.tensor(0.0)
     for pack in packs:
-        losses, _ = token_losses(model, collate(pack, 0, dense=dense, share=share))
+        losses, _ = token_losses(model, collate(pack, 0, form, share=share))
         losses.sum().backward()
         total += losses.detach().sum()
     return total.item(), torch.cat([p.grad.flatten() for p in trainable(model) if p.grad is not None])
@@ -75,18 +76,18 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_shared_beginnings_and_packs_give_the_loss_and_gradients_of_single_rows(architecture):
     model, rows = built(architecture), chat_rows()
-    dense = not in_use(model)
-    one_by_one = gradients(model, [[[row]] for row in rows], dense=dense, share=False)
+    form = "segments" if in_use(model) else "dense"
+    one_by_one = gradients(model, [[[row]] for row in rows], form, share=False)
     packs = [[rows[i] for i in pack] for pack in sharing_packs(rows, 128, seed=1)]
-    assert_same(gradients(model, [[pack] for pack in packs], dense=dense), one_by_one)
-    assert_same(gradients(model, [packs], dense=dense), one_by_one)  # several packs a batch, padded
-    assert sum(collate([pack], 0, dense=dense)["input_ids"].numel() for pack in packs) < sum(len(r.ids) for r in rows)
+    assert_same(gradients(model, [[pack] for pack in packs], form), one_by_one)
+    assert_same(gradients(model, [packs], form), one_by_one)  # several packs a batch, padded
+    assert sum(collate([pack], 0, form)["input_ids"].numel() for pack in packs) < sum(len(r.ids) for r in rows)
 
 
 def test_the_dense_mask_says_what_the_segments_say():
     model, rows = built("llama"), chat_rows()
     packs = [rows[:8], rows[8:]]
-    assert_same(gradients(model, [packs], dense=True), gradients(model, [packs]))
+    assert_same(gradients(model, [packs], "dense"), gradients(model, [packs]))
 
 
 def test_single_rows_agree_with_the_models_own_loss():
@@ -111,12 +112,75 @@ def test_segments_are_never_ignored_unseen():
         token_losses(base, collate([chat_rows()[:2]], 0))
 
 
+def flash_attention(query, key, value, query_starts, key_starts, most_q, most_k, *, scale, window_size, enable_gqa):
+    """Do what torch's variable-length kernel documents, row by row: the last query looks at the last key."""
+    assert window_size == (-1, 0)
+    assert query_starts.dtype == key_starts.dtype == torch.int32
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    rows = []
+    for (a, b), (c, d) in zip(pairwise(query_starts.tolist()), pairwise(key_starts.tolist()), strict=True):
+        assert b - a <= most_q
+        assert d - c <= most_k
+        seen = torch.ones(b - a, d - c, dtype=torch.bool).tril((d - c) - (b - a))
+        q, k, v = (x.transpose(0, 1)[None] for x in (query[a:b], key[c:d], value[c:d]))
+        found = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=seen, scale=scale, enable_gqa=enable_gqa
+        )
+        rows.append(found[0].transpose(0, 1))
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "phi3"])
+def test_ragged_attention_is_told_what_the_segments_are_told(architecture, monkeypatch):
+    """The kernel itself runs on CUDA alone; here a plain function stands for it."""
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", flash_attention)
+    model, rows = built(architecture), chat_rows()
+    packs = [[rows[i] for i in pack] for pack in sharing_packs(rows, 160, 1)]
+    assert len(packs) > 1
+    assert_same(gradients(model, [packs], "ragged"), gradients(model, [packs]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_ragged_attention_on_a_gpu_gives_the_loss_and_gradients_of_segments():
+    model, rows = built("llama", hidden_size=128).cuda().bfloat16(), chat_rows()
+    for parameter in trainable(model):
+        parameter.data = parameter.data.float()
+
+    def learned(form):
+        model.zero_grad()
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            losses, _ = token_losses(model, placed(collate([rows], 0, form), model.device))
+        losses.sum().backward()
+        return losses.sum().item(), torch.cat([p.grad.flatten() for p in trainable(model) if p.grad is not None])
+
+    (ragged, ours), (segments, theirs) = learned("ragged"), learned("segments")
+    assert ragged == pytest.approx(segments, rel=1e-2)
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0).item() > 0.999
+
+
 @pytest.mark.parametrize("architecture", ["llama", "phi"])  # without and with biases
 def test_fused_layers_give_the_gradients_of_pefts(architecture):
     model, rows = built(architecture), chat_rows()
     plain = gradients(model, [[rows]])
     assert fuse(model) > 0
     assert_same(gradients(model, [[rows]]), plain)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**14])
+def test_float16_with_a_scaled_loss_gives_the_gradients_of_float32(scale):
+    """On cards without bfloat16 (V100, T4) gradients are scaled, or small ones would be zero."""
+    rows = chat_rows()
+    expected = gradients(built("llama"), [[rows]])[1]
+    model = built("llama").half()
+    for parameter in trainable(model):
+        parameter.data = parameter.data.float()
+    fuse(model)
+    with torch.autocast("cpu", dtype=torch.float16):
+        losses, _ = token_losses(model, collate([rows], 0))
+    (losses.sum() * scale * 1e-3).backward()
+    found = torch.cat([p.grad.flatten() for p in trainable(model) if p.grad is not None]) / (scale * 1e-3)
+    assert torch.nn.functional.cosine_similarity(found, expected, dim=0).item() > 0.999
+    assert (found.norm() / expected.norm()).item() == pytest.approx(1, abs=0.02)
 
 
 def test_fused_layers_do_nothing_while_the_adapter_is_off():

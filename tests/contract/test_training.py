@@ -18,7 +18,7 @@ from steps.adapter import add_adapter, trainable
 from steps.best_state import BestState
 from steps.checkpoint_files import newest_checkpoint, restore
 from steps.checkpoints import Checkpoints
-from steps.contract import Context, Request
+from steps.contract import Context, Request, WorkspaceRef
 from steps.evaluation import Score
 from steps.gauges import GAUGES, served
 from steps.interruption import Interruption
@@ -231,7 +231,7 @@ def test_what_does_not_fit_is_cut_smaller_at_the_same_step(tmp_path, monkeypatch
 
 
 def test_the_figures_of_a_training_are_scraped_while_it_goes_on(tmp_path, monkeypatch):
-    ref = {"name": "tuned", "namespace": "team", "uid": "1", "revision": "r"}
+    ref = WorkspaceRef(name="tuned", namespace="team", uid="1", revision="r")
     request = Request(verb="tune", workspace=ref, store="", target="local", recipe={}, inputs={})
     monkeypatch.setenv("KAIFLOW_METRICS_PORT", "0")
     said: list[str] = []
@@ -253,7 +253,7 @@ def test_the_figures_of_a_training_are_scraped_while_it_goes_on(tmp_path, monkey
 
 
 def test_a_port_that_is_taken_is_said(monkeypatch):
-    ref = {"name": "tuned", "namespace": "team", "uid": "1", "revision": "r"}
+    ref = WorkspaceRef(name="tuned", namespace="team", uid="1", revision="r")
     request = Request(verb="tune", workspace=ref, store="", target="local", recipe={}, inputs={})
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("KAIFLOW_METRICS_PORT", str(taken.getsockname()[1]))

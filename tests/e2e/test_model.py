@@ -8,18 +8,20 @@ import torch
 
 from presets.catalogue import catalogue, chat_template_text
 from presets.errors import ConfigError, DataError
+from presets.levers import first, ladder
 from presets.recipe import DataRecipe, LoraRecipe, ModelRecipe, PackagedWeights, QuantizationRecipe, TrainingRecipe
 from steps.adapter import add_adapter, trainable
 from steps.base_model import attention_of, disarm, load_base, load_tokenizer
 from steps.batches import collate
 from steps.chat import IGNORED, encode
+from steps.contract import Context
 from steps.evaluation import Score, compare, end_token_ids, score
 from steps.gguf_weights import convert
 from steps.loss import token_losses
 from steps.messages import Conversation
 from steps.package_files import find_in_package
 from steps.progress import ProgressFile
-from steps.training import train
+from steps.training import Task, train
 from steps.training_arguments import arguments
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -184,6 +186,23 @@ def test_dequantising_once_keeps_the_numbers_of_the_quantised_base(weights, toke
     assert losses[0] == pytest.approx(losses[1], rel=5e-3)
 
 
+def test_eight_bit_weights_give_the_gradients_of_sixteen_bits_but_for_rounding(weights, tokenizer):
+    rows = [encode(tokenizer, row, assistant_only=True, max_tokens=999) for row in ROWS]
+
+    def learned(bits):
+        base = load_base(weights, QuantizationRecipe(bits, "nf4", True, "bfloat16", 6.0, (), False))
+        adapted = add_adapter(base, LoraRecipe(4, 8, 0.0, ("q_proj", "down_proj"), {}), seed=1)
+        chance = torch.Generator().manual_seed(1)
+        for parameter in trainable(adapted):
+            torch.nn.init.normal_(parameter, std=0.02, generator=chance)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return gradients(adapted.train(), [rows], tokenizer.pad_token_id)
+
+    (eight, ours), (sixteen, theirs) = learned(8), learned(16)
+    assert eight == pytest.approx(sixteen, rel=0.02)
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0).item() > 0.98
+
+
 def test_the_same_seed_gives_the_same_adapter_whatever_was_drawn_before(weights):
     def fresh():
         adapted = add_adapter(load_base(weights, FULL), LoraRecipe(4, 8, 0.0, ("q_proj",), {}), seed=7)
@@ -207,7 +226,12 @@ def test_a_loss_that_is_not_a_number_stops_the_training(weights, tokenizer, tmp_
 
     monkeypatch.setattr("steps.training.token_losses", not_a_number)
     with pytest.raises(DataError, match="The loss is nan at step 1"):
-        train(model, rows, recipe, data, tokenizer.pad_token_id, tmp_path, ProgressFile(None))
+        train(
+            model,
+            Task(rows, recipe, data, tokenizer.pad_token_id, tmp_path),
+            ladder(first(recipe)),
+            Context(tmp_path, ProgressFile(None)),
+        )
 
 
 def test_values_that_the_libraries_refuse_are_refused_in_words(weights, tmp_path):
@@ -215,7 +239,7 @@ def test_values_that_the_libraries_refuse_are_refused_in_words(weights, tmp_path
         add_adapter(load_base(weights, FULL), LoraRecipe(4, 8, 0.0, ("no_such_layer",), {}), seed=1)
     wrong = TrainingRecipe(1, 2, 1, 1, 1e-3, "no-such-schedule", 0.05, 64, True, True, False, 42, {})
     with pytest.raises(ConfigError, match="transformers refuses the TrainingArguments"):
-        arguments(wrong, tmp_path, 1, 1, recompute=False)
+        arguments(wrong, tmp_path, first(wrong))
 
 
 def test_changed_weights_in_the_package_are_refused():
