@@ -4,6 +4,7 @@ An option: ``pip install 'kaiflow[liger]'`` is what switches them on. The loss s
 where they are supervised.
 """
 
+import importlib
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ def use_liger(model: Any) -> bool:  # noqa: ANN401  (a transformers model)
     if not torch.cuda.is_available():
         return False
     try:
-        from liger_kernel.transformers import monkey_patch
+        monkey_patch = importlib.import_module("liger_kernel.transformers.monkey_patch")
     except ImportError:
         return False
     known = monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN.get(model.config.model_type)

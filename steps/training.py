@@ -59,7 +59,7 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
         """Average the gradients of all processes when the step is complete."""
         loss = super().training_step(*arguments, **options)
         if processes.count() > 1 and self.accelerator.sync_gradients:
-            processes.average_gradients(trainable(self.model))
+            processes.average_gradients(trainable(cast("torch.nn.Module", self.model)))
         return cast("torch.Tensor", loss)
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:

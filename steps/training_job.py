@@ -4,6 +4,7 @@ Runs in the step's own process, or in one process per GPU of the node (``steps.l
 the first one decides, scores, saves and writes.
 """
 
+import gc
 import json
 import shutil
 import time
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from presets.errors import DataError
+from presets.levers import Levers
 from presets.recipe import BudgetRecipe, DataRecipe, EvaluationRecipe, LoraRecipe, ModelRecipe, TrainingRecipe
 from presets.recipe import QuantizationRecipe as Quantization
 from steps import logs, processes
@@ -110,69 +113,113 @@ def train_job(
         DataError: the adapter, loaded again in a fresh process, does not score the same.
     """
     began = time.monotonic()
-    training = job.request.part("training", TrainingRecipe)
-    tokenizer = load_tokenizer(job.weights, job.request.part("model", ModelRecipe))
-    rows = _rows(job, tokenizer, training)
+    rows, prepared = _prepare(job)
     budget = Budget(job.request.part("budget", BudgetRecipe), began)
-    figures, reload = _train(job, tokenizer, rows, saving, interruption, budget, attempt)
-    if reload is not None:  # the model of this process is gone: a GPU holds the next one
-        reload.require_same_score()
+    if not processes.is_first():
+        return _learn(job, rows, prepared, [], interruption, budget, attempt)
+    figures, reload = _train_and_compare(job, rows, prepared, saving, interruption, budget, attempt)
+    del prepared  # a GPU must hold the model of another process
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    reload.require_same_score()
     return figures
 
 
-def _train(
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The model with its fresh adapter, and the ways to cut a step on this machine."""
+
+    model: Any
+    tokenizer: Any
+    quantization: Quantization
+    ways: list[Levers]
+
+
+def _prepare(job: Job) -> tuple[Rows, Prepared]:
+    request = job.request
+    model_recipe, lora = request.part("model", ModelRecipe), request.part("lora", LoraRecipe)
+    training, quantization = request.part("training", TrainingRecipe), request.part("quantization", Quantization)
+    tokenizer = load_tokenizer(job.weights, model_recipe)
+    rows = _rows(job, tokenizer, training)
+    ways = ways_to_train(job.weights, model_recipe, quantization, lora, training)
+    base = load_base(job.weights, quantization, dequantised=ways[0].dequantise_once)
+    use_liger(base)
+    return rows, Prepared(add_adapter(base, lora, training.seed), tokenizer, quantization, ways)
+
+
+def _learn(
     job: Job,
-    tokenizer: Any,  # noqa: ANN401
     rows: Rows,
+    prepared: Prepared,
+    deciding: list[TrainerCallback],
+    interruption: Interruption,
+    budget: Budget,
+    attempt: int | None,
+    publishing: Checkpoints | None = None,
+) -> dict[str, Any]:
+    """Take the steps that are left; return the figures of the loop."""
+    request = job.request
+    training, data = request.part("training", TrainingRecipe), request.part("data", DataRecipe)
+    budget.resume(newest_checkpoint(job.checkpoints))
+    several = processes.count() > 1
+    callbacks = [
+        *deciding,
+        *([processes.AllSaved()] if several else []),
+        *([publishing] if publishing else []),
+        *([processes.FirstDecides()] if several else []),
+    ]
+    task = Task(
+        rows.train, training, data, prepared.tokenizer.pad_token_id, job.checkpoints, take_no_step=bool(budget.reached)
+    )
+    ways = prepared.ways if attempt is None else prepared.ways[attempt : attempt + 1]
+    with interruption.heeded():
+        return train(prepared.model, task, ways, job.context, callbacks)
+
+
+def _train_and_compare(
+    job: Job,
+    rows: Rows,
+    prepared: Prepared,
     saving: Checkpoints | None,
     interruption: Interruption,
     budget: Budget,
     attempt: int | None,
-) -> tuple[dict[str, Any], Reload | None]:
-    request, first = job.request, processes.is_first()
-    training, data = request.part("training", TrainingRecipe), request.part("data", DataRecipe)
-    model_recipe, lora = request.part("model", ModelRecipe), request.part("lora", LoraRecipe)
-    quantization = request.part("quantization", Quantization)
-    ways = ways_to_train(job.weights, model_recipe, quantization, lora, training)
-    base_model = load_base(job.weights, quantization, dequantised=ways[0].dequantise_once)
-    use_liger(base_model)
-    model = add_adapter(base_model, lora, training.seed)
+) -> tuple[dict[str, Any], Reload]:
+    """Score the base, train, score the best state, write it; return the figures, and what must be found again."""
+    model, tokenizer = prepared.model, prepared.tokenizer
+    with model.disable_adapter():
+        base = assess("base", model, tokenizer, rows.held_out, rows.questions)
+    budget.begin_training()
     ends = end_token_ids(model, tokenizer)
     best = BestState(
         model, lambda: score(model, rows.held_out, tokenizer.pad_token_id, ends), lambda: interruption.asked
     )
-    checkpoint = newest_checkpoint(job.checkpoints)
-    budget.resume(checkpoint)
-    callbacks: list[TrainerCallback] = []
-    if first:
-        with model.disable_adapter():
-            base = assess("base", model, tokenizer, rows.held_out, rows.questions)
-        budget.begin_training()
-        best.resume(checkpoint)
-        callbacks = [interruption, budget, *([best] if rows.held_out else [])]
-    if processes.count() > 1:
-        callbacks.append(processes.AllSaved())
-    callbacks += [saving] if saving else []
-    if processes.count() > 1:
-        callbacks.append(processes.FirstDecides())
-    task = Task(rows.train, training, data, tokenizer.pad_token_id, job.checkpoints, bool(budget.reached))
-    chosen = ways if attempt is None else ways[attempt : attempt + 1]
-    with interruption.heeded():
-        figures = train(model, task, chosen, job.context, callbacks)
-    if not first:
-        return figures, None
+    best.resume(newest_checkpoint(job.checkpoints))
+    deciding = [interruption, budget, *([best] if rows.held_out else [])]
+    figures = _learn(job, rows, prepared, deciding, interruption, budget, attempt, saving)
     if saving:
         saving.settle()
     interruption.require_none(figures["steps"], figures["total_steps"])
     found = best.restore(figures["steps"], figures["epochs"]) if rows.held_out else None
     figures |= compared(base, assessed("tuned", found, model, tokenizer, rows.questions))
     figures |= {"scored": best.history, "stopped_by": budget.reached}
+    _write(job, model, tokenizer, figures)
+    checked = rows.held_out or rows.train
+    reload = Reload.of(model, job.weights, job.output, prepared.quantization, prepared.ways[0], checked, tokenizer)
+    return figures, reload
+
+
+def _write(job: Job, model: Any, tokenizer: Any, figures: dict[str, Any]) -> None:  # noqa: ANN401
+    """Write the adapter, its figures and its card."""
+    request = job.request
+    model_recipe, training = request.part("model", ModelRecipe), request.part("training", TrainingRecipe)
     shutil.rmtree(job.output, ignore_errors=True)
     save_adapter(model, tokenizer, model_recipe, job.output)
-    _write_figures(job.output, figures)
-    write_card(job.output, model_recipe, data, training, figures)
-    reload = Reload.of(model, job.weights, job.output, quantization, ways[0], rows.held_out or rows.train, tokenizer)
-    return figures, reload
+    kept = {name: value for name, value in figures.items() if name not in NOT_WRITTEN}
+    (job.output / METRICS_FILE).write_text("".join(json.dumps(entry) + "\n" for entry in figures["history"]))
+    (job.output / EVALUATION_FILE).write_text(json.dumps(kept, indent=1, sort_keys=True))
+    write_card(job.output, model_recipe, request.part("data", DataRecipe), training, figures)
 
 
 def _rows(job: Job, tokenizer: Any, training: TrainingRecipe) -> Rows:  # noqa: ANN401
@@ -194,9 +241,3 @@ def _rows(job: Job, tokenizer: Any, training: TrainingRecipe) -> Rows:  # noqa: 
     questions = conversations[: job.request.part("evaluation", EvaluationRecipe).sample_prompts]
     logs.event("tokenised", rows=len(usable), cut_away=len(rows) - len(usable), held_out=len(scored))
     return Rows(usable, scored, questions)
-
-
-def _write_figures(output: Path, figures: dict[str, Any]) -> None:
-    kept = {name: value for name, value in figures.items() if name not in NOT_WRITTEN}
-    (output / METRICS_FILE).write_text("".join(json.dumps(entry) + "\n" for entry in figures["history"]))
-    (output / EVALUATION_FILE).write_text(json.dumps(kept, indent=1, sort_keys=True))
