@@ -25,7 +25,7 @@ from presets.recipe import (
     Recipe,
     ScheduleRecipe,
 )
-from presets.resolve_training import budget, lora, quantization, training
+from presets.resolve_training import budget, lora, quantization, training, unknown_targets
 from presets.training_config import TrainingConfig
 from presets.workspace import Tuning, Workspace
 
@@ -67,7 +67,7 @@ def resolve(workspace: Workspace, model: Model, config: TrainingConfig) -> Recip
         node=_node(workspace),
         origins=choice.origins,
     )
-    _check(recipe)
+    _check(recipe, model)
     return recipe
 
 
@@ -186,8 +186,8 @@ def _node(workspace: Workspace) -> NodeRecipe:
     return NodeRecipe(workspace.instance_type, labels, resource.preferred_nodes if resource else ())
 
 
-def _check(recipe: Recipe) -> None:
-    errors = []
+def _check(recipe: Recipe, model: Model) -> None:
+    errors = list(unknown_targets(recipe.lora, model))
     if recipe.training.max_length_tokens > recipe.model.context_tokens:
         errors.append(
             FieldError(

@@ -1,6 +1,6 @@
 """The parts of the Recipe that the tune step reads: quantisation, adapter, loop, budget; and their defaults."""
 
-import math
+from collections.abc import Iterator
 
 from presets.annotations import annotation_value
 from presets.catalogue import Model
@@ -13,6 +13,11 @@ from presets.workspace import Workspace
 DEFAULT_MAX_LENGTH_TOKENS = 1024
 DEADLINE_SECONDS = 172800  # of a pod that trains, two days
 HOUR = 3600
+BESIDE_THE_LAYERS = ("lm_head", "embed_out", "embed_tokens", "word_embeddings")
+FUSED = {  # a module, and the one that holds it in models that fuse
+    "q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj", "gate_proj": "gate_up_proj",
+    "up_proj": "gate_up_proj",
+}  # fmt: skip
 OVERTIME = 1.1  # of a pod's deadline over the budget: the step itself stops in time
 OVERTIME_SECONDS = 600
 # Keys with a field of their own; the other honoured keys pass to the libraries as written.
@@ -64,6 +69,26 @@ def lora(model: Model, choice: Choice) -> LoraRecipe:
     )
 
 
+def unknown_targets(lora: LoraRecipe, model: Model) -> Iterator[FieldError]:
+    """Yield an error for every target module that the model does not have.
+
+    peft only complains when it finds none of them: of the seven names that KAITO sets for Phi-3 it finds two, since
+    that model has its projections fused, and the adapter is silently smaller than was asked for.
+    """
+    if isinstance(lora.target_modules, str) or model.shape is None:
+        return  # all of them, or a pattern; or a model whose modules are not known
+    for number, name in enumerate(lora.target_modules):
+        last = name.rpartition(".")[2]
+        if last in model.lora_targets or last in BESIDE_THE_LAYERS:
+            continue
+        known = FUSED.get(last)
+        hint = f"Write {known}." if known in model.lora_targets else "Leave target_modules out: all of them are taken."
+        yield FieldError(
+            f"training_config.LoraConfig.target_modules[{number}]", "UnknownModule",
+            f"{model.name} has no module {name}; it has {', '.join(model.lora_targets)}.", hint,
+        )  # fmt: skip
+
+
 def training(model: Model, choice: Choice) -> TrainingRecipe:
     """Return the training loop."""
     section = "TrainingArguments"
@@ -112,7 +137,7 @@ def budget(workspace: Workspace, choice: Choice) -> BudgetRecipe:
     choice.pick("budget.max_seconds", None, workspace=seconds)
     deadline = DEADLINE_SECONDS
     if seconds is not None:
-        deadline = min(deadline, math.ceil(seconds * OVERTIME) + OVERTIME_SECONDS)
+        deadline = min(deadline, round(seconds * OVERTIME) + OVERTIME_SECONDS)
     return BudgetRecipe(seconds, deadline)
 
 

@@ -40,7 +40,7 @@ Base revision: `{model.revision}`. Trained on:
 
 | training | |
 | --- | --- |
-| steps | {figures["steps"]} |
+| steps | {_steps(figures)} |
 | learning rate | {training.learning_rate:g}, {training.scheduler} |
 | tokens of a pack | {training.max_length_tokens} |
 | seed | {training.seed} |
@@ -50,6 +50,12 @@ Base revision: `{model.revision}`. Trained on:
 
 The figures hold for the held-out rows of this dataset. Nothing else was tested.
 """
+
+
+def _steps(figures: dict[str, Any]) -> str:
+    if not figures["stopped_by"]:
+        return str(figures["steps"])
+    return f"{figures['steps']} of {figures['total_steps']}, ended by its {figures['stopped_by']}"
 
 
 def _losses(figures: dict[str, Any]) -> str:

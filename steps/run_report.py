@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from presets.levers import Levers
 from steps.html_page import boxes, html_page, table
 
 WIDTH, HEIGHT, LEFT, EDGE = 720, 240, 44, 24
@@ -25,6 +26,7 @@ def report(title: str, figures: Mapping[str, Any], recipe: Mapping[str, Any]) ->
         [
             f"<h1>{escape(title)}: {outcome}</h1>",
             boxes(_summary(figures)),
+            _way(figures),
             "<h2>Loss</h2>",
             _curve(figures),
             _comparison(figures),
@@ -39,11 +41,23 @@ def _summary(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     base, tuned = figures["base"], figures["tuned"]
     if base and tuned:
         yield "times the base's loss", f"{tuned['loss'] / base['loss']:.2f}"
-    yield "steps", f"{figures['steps']:,}"
+    yield "steps", f"{figures['steps']:,}" + ("" if not figures["stopped_by"] else f" of {figures['total_steps']:,}")
     yield "tokens a second", f"{figures['tokens_per_second']:,.0f}"
     yield "seconds of training", f"{figures['train_seconds']:,.0f}"
     yield "GiB at most in use", f"{figures['peak_memory_bytes'] / GIB:.1f}"
     yield "of the tokens spared: rows share beginnings", f"{1 - figures['computed_tokens'] / figures['tokens']:.0%}"
+
+
+def _way(figures: Mapping[str, Any]) -> str:
+    """Return in words how a step was cut, on how many processes, and what ended the training early."""
+    levers = dict(figures["levers"])
+    processes = levers.pop("processes")
+    said = f"A step: {Levers(**levers)}"
+    if processes > 1:
+        said += f", in each of {processes} processes"
+    if figures["stopped_by"]:
+        said += f". Ended by its {figures['stopped_by']}, and packed as it was"
+    return f"<p>{escape(said)}.</p>"
 
 
 def _curve(figures: Mapping[str, Any]) -> str:

@@ -62,10 +62,16 @@ def test_a_run_in_progress():
     body = workflow(
         fetch="Succeeded", provision="Succeeded", weights="Succeeded", tune={"phase": "Running", "progress": "3/40"}
     )
-    training = {"loss": 3.1, "tokens_per_second": 180.0, "eta_seconds": 70}
+    training = {
+        "loss": 3.1, "tokens_per_second": 180.0, "eta_seconds": 70, "trained_steps": 3, "total_steps": 40,
+        "step_cut": "1 pack at a time, all layers computed again",
+    }  # fmt: skip
     found = status(body, training=training)
     assert (found["state"], found["progress"]) == ("Running", "3/7")
-    assert found["training"] == {"loss": 3.1, "tokensPerSecond": 180.0, "etaSeconds": 70}
+    assert found["training"] == {
+        "loss": 3.1, "tokensPerSecond": 180.0, "etaSeconds": 70, "steps": "3/40",
+        "stepCut": "1 pack at a time, all layers computed again",
+    }  # fmt: skip
     assert conditions(body)["JobStarted"][0] == "True"
     assert [s["phase"] for s in found["steps"]] == ["Succeeded"] * 3 + ["Running"] + ["Pending"] * 3
 

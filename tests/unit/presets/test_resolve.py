@@ -147,3 +147,60 @@ def test_models_are_found_by_hub_id_too():
 
 def test_no_preset_is_both_tunable_and_not():
     assert not set(served_only()) & set(catalogue())
+
+
+SEVEN = ["k_proj", "q_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "up_proj"]  # KAITO's DEFAULT_TARGET_MODULES
+
+
+@pytest.mark.parametrize(
+    ("preset", "asked", "expected"),
+    [
+        ("phi-3-mini-4k-instruct", None, ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")),
+        ("phi-4-mini-instruct", None, ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")),  # peft knows no default
+        ("llama-3.1-8b-instruct", SEVEN, tuple(SEVEN)),
+        ("llama-3.1-8b-instruct", ["q_proj", "v_proj"], ("q_proj", "v_proj")),
+        ("llama-3.1-8b-instruct", "all-linear", "all-linear"),
+        ("llama-3.1-8b-instruct", ["self_attn.q_proj", "lm_head"], ("self_attn.q_proj", "lm_head")),
+        ("org/of-the-hub", ["anything"], ("anything",)),
+    ],
+)
+def test_target_modules_are_those_asked_for_or_all_that_the_model_has(
+    workspace, put, recipe_of, preset, asked, expected
+):
+    lora = {"r": 4} if asked is None else {"target_modules": asked}
+    body = put(workspace, "tuning.preset.name", preset)
+    recipe = recipe_of(body, QuantizationConfig={"load_in_4bit": True}, LoraConfig=lora)
+    assert recipe.lora.target_modules == expected
+
+
+def test_modules_that_a_model_has_fused_are_refused_each_at_its_place(workspace, put, recipe_of):
+    body = put(workspace, "tuning.preset.name", "phi-3-mini-4k-instruct")
+    with pytest.raises(InvalidInput) as refused:
+        recipe_of(body, QuantizationConfig={"load_in_4bit": True}, LoraConfig={"target_modules": SEVEN})
+    fields = {error.field.rpartition("modules")[2]: error.fix for error in refused.value.errors}
+    assert fields == {
+        "[0]": "Write qkv_proj.", "[1]": "Write qkv_proj.", "[2]": "Write qkv_proj.",
+        "[4]": "Write gate_up_proj.", "[6]": "Write gate_up_proj.",
+    }  # fmt: skip
+
+
+def budget_of(recipe_of, put, workspace, sku="Standard_NC24ads_A100_v4", **said):
+    body = put(workspace, "resource.instanceType", sku) if sku else workspace
+    annotations = {f"kaiflow.dev/{key.replace('_', '-')}": value for key, value in said.items()}
+    return recipe_of(put(body, "metadata.annotations", annotations)).budget
+
+
+def test_a_budget_in_hours_or_dollars_becomes_seconds_and_a_deadline_behind_them(recipe_of, put, workspace):
+    hours = budget_of(recipe_of, put, workspace, max_hours="1.5")
+    assert hours.max_seconds == 5400
+    assert hours.deadline_seconds == 6540
+    paid = budget_of(recipe_of, put, workspace, max_cost="3.673")
+    assert paid.max_seconds == 3600
+    assert budget_of(recipe_of, put, workspace, max_hours="0.5", max_cost="3.673").max_seconds == 1800
+    assert budget_of(recipe_of, put, workspace, max_hours="1000").deadline_seconds == 172800
+    assert budget_of(recipe_of, put, workspace).max_seconds is None
+
+
+def test_a_budget_in_dollars_needs_a_price(recipe_of, put, workspace):
+    with pytest.raises(InvalidInput, match=r"What p5e\.48xlarge costs is not known"):
+        budget_of(recipe_of, put, workspace, sku="p5e.48xlarge", max_cost="10")
