@@ -6,6 +6,7 @@ An artifact is an OCI manifest whose layers are files (``org.opencontainers.imag
 
 import json
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,9 @@ from presets.errors import ConfigError, DataError
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 EMPTY_CONFIG_TYPE = "application/vnd.oci.empty.v1+json"
 TITLE = "org.opencontainers.image.title"
-LAYOUT_PREFIX = "layout:"
+LAYOUT_PREFIX, REGISTRY_PREFIX = "layout:", "registry:"
+MOUNTED_CONFIG = Path("/run/kaiflow/registry/config.json")  # of the Secret that output.imagePushSecret names
+UPLOADS = 3  # at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Store(Protocol):
 
 
 def open_store(uri: str) -> Store:
-    """Return the store that ``uri`` names: ``layout:/absolute/folder``.
+    """Return the store that ``uri`` names: ``layout:/absolute/folder`` or ``registry:host/repository``.
 
     Raises:
         ConfigError: no store of that kind can be opened.
@@ -102,10 +105,14 @@ def open_store(uri: str) -> Store:
 
     if uri.startswith(LAYOUT_PREFIX):
         return LayoutStore(Path(uri.removeprefix(LAYOUT_PREFIX)))
+    if uri.startswith(REGISTRY_PREFIX):
+        from steps.docker_config import DockerConfig, user_configs
+        from steps.registry_store import RegistryStore
+
+        config = DockerConfig.read([MOUNTED_CONFIG, *user_configs()])
+        return RegistryStore(uri.removeprefix(REGISTRY_PREFIX), config)
     raise ConfigError(
-        "StoreNotSupported",
-        f"This version keeps artifacts in a folder; {uri!r} is not one.",
-        fix="Run the file with `kaiflow run`, which keeps its store in the state folder.",
+        "StoreUnknown", f"{uri!r} is no store.", fix="Write layout:/absolute/folder or registry:host/repository."
     )
 
 
@@ -117,7 +124,13 @@ def publish(
     tags: Iterable[str],
 ) -> Manifest:
     """Store ``files`` (title -> path) as one artifact; the same content gives the same digest."""
-    layers = [store.add_file(path, _media_type(title), {TITLE: title}) for title, path in sorted(files.items())]
+
+    def add(file: tuple[str, Path]) -> Descriptor:
+        title, path = file
+        return store.add_file(path, _media_type(title), {TITLE: title})
+
+    with ThreadPoolExecutor(UPLOADS) as several:
+        layers = list(several.map(add, sorted(files.items())))
     config = store.add_bytes(b"{}", EMPTY_CONFIG_TYPE)
     body = {
         "schemaVersion": 2,

@@ -1,17 +1,22 @@
 """Real registries for tests: Debian's docker-registry on loopback, open or with a password."""
 
+import base64
 import hashlib
 import io
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -33,15 +38,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def registry(folder: Path, *, password: bool = False) -> Iterator[str]:
-    """Run docker-registry and yield its address; skip the test where it is not installed."""
+def registry(folder: Path, *, password: bool = False, extra: Sequence[str] = (), tls: bool = False) -> Iterator[str]:
+    """Run docker-registry and yield its address; skip the test where it is not installed.
+
+    ``extra`` are lines of its config; with ``tls`` it has the certificate of :func:`certificate` in ``folder``.
+    """
     program = shutil.which("docker-registry") or "/usr/bin/docker-registry"
     if not Path(program).exists():
         pytest.skip("docker-registry is not installed: apt-get install docker-registry")
     port = free_port()
     lines = [
-        f"storage: {{filesystem: {{rootdirectory: {folder / 'registry'}}}}}",
-        f"http: {{addr: '127.0.0.1:{port}'}}",
+        f"storage: {{filesystem: {{rootdirectory: {folder / 'registry'}}}, delete: {{enabled: true}}}}",
+        f"http: {{addr: '127.0.0.1:{port}'"
+        + (f", tls: {{certificate: {folder / 'cert.pem'}, key: {folder / 'key.pem'}}}" if tls else "")
+        + "}",
+        *extra,
     ]
     if password:
         (folder / "htpasswd").write_text(HTPASSWD)
@@ -50,8 +61,8 @@ def registry(folder: Path, *, password: bool = False) -> Iterator[str]:
     with (folder / "registry.log").open("wb") as log:
         process = subprocess.Popen([program, "serve", str(folder / "registry.yml")], stdout=log, stderr=log)
     try:
-        _wait(f"http://127.0.0.1:{port}/v2/")
-        yield f"127.0.0.1:{port}"
+        _wait(f"http{'s' if tls else ''}://localhost:{port}/v2/")
+        yield f"{'localhost' if tls else '127.0.0.1'}:{port}"
     finally:
         process.terminate()
         process.wait()
@@ -60,7 +71,7 @@ def registry(folder: Path, *, password: bool = False) -> Iterator[str]:
 def _wait(url: str) -> None:
     for _ in range(100):
         try:
-            httpx.get(url)
+            httpx.get(url, verify=False)  # noqa: S501  (only whether it listens)
             return
         except httpx.HTTPError:
             time.sleep(0.05)
@@ -126,3 +137,97 @@ class Pusher:
             ],
         }
         return self.manifest(body, tag)
+
+
+def certificate(folder: Path) -> Path:
+    """Write a self-signed certificate for localhost and its key; return the certificate."""
+    command = [
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+        "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(folder / "key.pem"),
+        "-out", str(folder / "cert.pem"),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "cert.pem"
+
+
+class TokenService:
+    """A token service as registries send their clients to: tokens for one repository and one kind of access."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.asked: list[str] = []  # scopes, in order
+        self.seconds = 300
+
+    @property
+    def config(self) -> str:
+        """Return the registry's config line."""
+        told = f"realm: 'https://localhost:{self.port}/token', service: test, issuer: test"
+        return f"auth: {{token: {{{told}, rootcertbundle: {self.folder / 'cert.pem'}}}}}"
+
+    def token(self, scope: str) -> str:
+        """Return a signed token that grants ``scope``."""
+        import secrets
+
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+        def coded(data: bytes) -> str:
+            return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+        kind, name, actions = scope.split(":")
+        now = int(time.time())
+        claims = {
+            "iss": "test", "sub": USER, "aud": "test", "exp": now + self.seconds, "nbf": now - 5, "iat": now,
+            "jti": secrets.token_hex(8), "access": [{"type": kind, "name": name, "actions": actions.split(",")}],
+        }  # fmt: skip
+        certificate_der = x509.load_pem_x509_certificate((self.folder / "cert.pem").read_bytes()).public_bytes(
+            serialization.Encoding.DER
+        )
+        header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(certificate_der).decode()]}
+        signed = f"{coded(json.dumps(header).encode())}.{coded(json.dumps(claims).encode())}"
+        key = serialization.load_pem_private_key((self.folder / "key.pem").read_bytes(), None)
+        assert isinstance(key, rsa.RSAPrivateKey)
+        return f"{signed}.{coded(key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+
+    @contextmanager
+    def running(self) -> Iterator["TokenService"]:
+        """Serve on TLS."""
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                query = parse_qs(urlsplit(self.path).query)
+                expected = "Basic " + base64_of(f"{USER}:{PASSWORD}")
+                status, body = 200, {}
+                if self.headers.get("Authorization") != expected:
+                    status = 401
+                else:
+                    scope = query["scope"][0]
+                    service.asked.append(scope)
+                    body = {"token": service.token(scope), "expires_in": service.seconds}
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.folder / "cert.pem", self.folder / "key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+def base64_of(text: str) -> str:
+    """Return the text in base64."""
+    return base64.b64encode(text.encode()).decode()

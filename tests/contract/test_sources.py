@@ -17,7 +17,7 @@ from oras.client import OrasClient
 
 from presets.errors import ConfigError, DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.recipe import AuditRecipe, DataRecipe
-from steps import registry as registry_module
+from steps import registry_client as registry_module
 from steps import sources
 from steps.contract import Target
 from steps.docker_config import DockerConfig
@@ -103,7 +103,7 @@ def test_the_second_pull_moves_no_blob(open_registry, tmp_path, monkeypatch):
     push = Pusher(open_registry, "team/again")
     push.image_of([(TAR, tar({"data/a.jsonl": ROWS}), {})], "1")
     first = pull(f"{push.image}:1", NOBODY, tmp_path, 1 << 30)
-    monkeypatch.setattr(registry_module.Registry, "blob_to", lambda *_: pytest.fail("a blob was fetched"))
+    monkeypatch.setattr("steps.registry.Registry.blob_to", lambda *_: pytest.fail("a blob was fetched"))
     assert pull(f"{push.image}:1", NOBODY, tmp_path, 1 << 30) == first
 
 

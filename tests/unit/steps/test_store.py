@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from presets.errors import ConfigError, DataError
 from steps.oci_layout import LayoutStore, safe_title
+from steps.registry_store import RegistryStore
 from steps.store import open_store, publish
 
 
@@ -155,6 +156,8 @@ def test_a_digest_is_never_a_path(store, digest):
         store.open_blob(digest)
 
 
-def test_a_registry_store_is_refused_by_name():
-    with pytest.raises(ConfigError, match="registry"):
-        open_store("registry:r.example.com/x")
+def test_a_store_is_opened_by_what_its_name_begins_with(tmp_path):
+    assert isinstance(open_store(f"layout:{tmp_path}"), LayoutStore)
+    assert isinstance(open_store("registry:r.example.com/x"), RegistryStore)
+    with pytest.raises(ConfigError, match="is no store"):
+        open_store("s3://bucket")

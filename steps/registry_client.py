@@ -1,0 +1,230 @@
+"""One repository of a registry, asked: signed, repeated while it cannot, its refusals explained.
+
+The one module that oras-py is used in. It gives the session and its one seam for requests; how they are signed,
+repeated and checked is ours: it sends the first token for every later request, does not verify what it downloads, and
+does not ask again when it should (docs/upstream/oras-py.md).
+"""
+
+import random
+import re
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import oras.provider
+import requests
+
+from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
+from presets.names import ImageReference, parse_image
+from steps.docker_config import DOCKER_HUB, DockerConfig
+from steps.registry_auth import RegistryAuth
+
+ATTEMPTS = 5
+BACKOFF_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 60.0
+TIMEOUT_SECONDS = (10, 120)
+MANIFEST_BYTES = 4 << 20
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+PASSING = (408, 429, 500, 502, 503, 504)
+FAULTS = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+
+class _Oras(oras.provider.Registry):  # type: ignore[misc]  # oras-py has no types
+    """oras-py's client with our way to ask."""
+
+    def __init__(self, registry: str, config: DockerConfig, *, plain: bool, verify: bool | str) -> None:
+        super().__init__(hostname=registry, insecure=plain, tls_verify=verify)
+        self.signing = RegistryAuth(registry, config, self.session, plain=plain, verify=verify)
+
+    def do_request(  # the one seam through which oras-py sends everything
+        self,
+        url: str,
+        method: str = "GET",
+        data: Any = None,  # noqa: ANN401
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,  # noqa: ANN401
+        stream: bool = False,
+    ) -> requests.Response:
+        """Send a request, signed; a challenge is answered once."""
+        found = re.search(r"/v2/(.+?)/(?:blobs|manifests|tags|referrers)(?:/|$)", url)
+        repository, push = found[1] if found else "", method in ("POST", "PUT", "PATCH", "DELETE")
+        options: dict[str, Any] = {
+            "json": json, "stream": stream, "verify": self._tls_verify, "timeout": TIMEOUT_SECONDS,
+            "allow_redirects": method in ("GET", "HEAD"),
+        }  # fmt: skip
+
+        def body() -> Any:  # noqa: ANN401  (what is streamed is made anew for every try)
+            return data() if callable(data) else data
+
+        signed = {**(headers or {}), **self.signing.header(repository, push=push)}
+        response: requests.Response = self.session.request(method, url, headers=signed, data=body(), **options)
+        challenge = response.headers.get("WWW-Authenticate", "")
+        if response.status_code != 401 or not challenge:
+            return response
+        response.close()
+        signed |= self.signing.answer(challenge, repository, push=push)
+        again: requests.Response = self.session.request(method, url, headers=signed, data=body(), **options)
+        return again
+
+
+class Repository:
+    """A repository, and the reference that the image's name ends with."""
+
+    def __init__(self, image: str, config: DockerConfig, *, verify: bool | str = True) -> None:
+        reference = parse_image(image)
+        if reference is None:
+            raise DataError(
+                "ImageInvalid", f"{image!r} is not an image reference.", fix="Write registry/repository:tag."
+            )
+        host, self.name = _hub_names(reference)
+        self.reference = reference.digest or reference.tag or "latest"
+        self.shown = f"{reference.registry or 'docker.io'}/{self.name}"
+        plain = _is_loopback(host) and not _speaks_tls(host)
+        self._client = _Oras(host, config, plain=plain, verify=verify)
+        self._root = f"{self._client.prefix}://{host}"
+        self.base = f"{self._root}/v2/{self.name}"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.session.close()
+
+    def absolute(self, location: str) -> str:
+        """Return the address that a Location header means."""
+        return location if location.startswith("http") else f"{self._root}{location}"
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        data: Any = None,  # noqa: ANN401  (bytes, or a function that makes the body anew)
+    ) -> requests.Response:
+        """Send one request, once; whatever comes is the caller's to judge."""
+        response: requests.Response = self._client.do_request(url, method, data=data, headers=headers, stream=True)
+        return response
+
+    def small(self, url: str, accept: str) -> bytes:
+        """Return a small body, such as a manifest.
+
+        Raises:
+            DataError: there is none, or it is larger than 4 MiB.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                with self.asked(url, {"Accept": accept}) as answer:
+                    data = answer.raw.read(MANIFEST_BYTES + 1, decode_content=True)
+            except FAULTS as error:
+                if attempt + 1 == ATTEMPTS:
+                    raise self.unreachable(error) from error
+                pause(attempt)
+                continue
+            if len(data) > MANIFEST_BYTES:
+                raise DataError(
+                    "ImageInvalid", f"The manifest of {self.shown} is larger than 4 MiB.", fix="Push it again."
+                )
+            return bytes(data)
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def asked(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        method: str = "GET",
+        data: bytes | None = None,
+        good: tuple[int, ...] = (200, 206),
+    ) -> Iterator[requests.Response]:
+        """Yield a good answer; ask again while the registry says that it cannot now.
+
+        Raises:
+            KaiflowError: it refuses, or does not answer.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                response = self.ask(method, url, headers, data)
+            except requests.exceptions.SSLError as error:
+                raise self.unreachable(error) from error
+            except FAULTS as error:
+                if attempt + 1 == ATTEMPTS:
+                    raise self.unreachable(error) from error
+                pause(attempt)
+                continue
+            if response.status_code in PASSING and attempt + 1 < ATTEMPTS:
+                response.close()
+                pause(attempt, response.headers.get("Retry-After", ""))
+                continue
+            try:
+                if response.status_code not in good:
+                    raise self.refused(response)
+                yield response
+            finally:
+                response.close()
+            return
+
+    def unreachable(self, error: Exception) -> TryAgainError:
+        """Return the error of a registry that does not answer."""
+        return TryAgainError(
+            "RegistryUnreachable",
+            f"{self.shown} does not answer ({type(error).__name__}).",
+            fix="Check name and network.",
+        )
+
+    def refused(self, response: requests.Response) -> KaiflowError:
+        """Return the error that an answer stands for: its status, the registry's own word, the remedy."""
+        code = _error_code(response)
+        what = f"{self.shown} answered {response.status_code}{f' {code}' if code else ''}."
+        if response.status_code in (401, 403):
+            return NotPermittedError(
+                "RegistryForbidden", what, fix="Name a pull secret whose user may read the repository."
+            )
+        if response.status_code == 404:
+            return DataError("ImageNotFound", what, fix="Check repository and tag.")
+        if response.status_code in PASSING:
+            return TryAgainError("RegistryUnreachable", what, fix="The step tries again by itself.")
+        return DataError("RegistryRefused", what, fix="Ask the registry's administrator.")
+
+
+def _is_loopback(host: str) -> bool:
+    return host.rpartition(":")[0].strip("[]") in LOOPBACK or host in LOOPBACK
+
+
+def _speaks_tls(host: str) -> bool:
+    """Whether a registry on this machine wants TLS; as docker, which asks there in plain text where it does not."""
+    name, _, port = host.rpartition(":") if ":" in host else (host, "", "443")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only whether; who it is, is checked later
+    try:
+        with (
+            socket.create_connection((name.strip("[]"), int(port)), timeout=2) as connection,
+            context.wrap_socket(connection),
+        ):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _hub_names(reference: ImageReference) -> tuple[str, str]:
+    """Docker Hub is called docker.io and found elsewhere; its own images lie in ``library/``."""
+    if reference.registry and reference.registry not in DOCKER_HUB:
+        return reference.registry, reference.repository
+    path = reference.repository
+    return "registry-1.docker.io", path if "/" in path else f"library/{path}"
+
+
+def _error_code(response: requests.Response) -> str:
+    """Return the registry's own word for the error: a short constant such as MANIFEST_UNKNOWN."""
+    try:
+        code = response.json()["errors"][0]["code"]
+    except (ValueError, LookupError, TypeError, requests.RequestException):
+        return ""
+    return code if isinstance(code, str) and re.fullmatch(r"[A-Z_]{1,40}", code) else ""
+
+
+def pause(attempt: int, retry_after: str = "") -> None:
+    """Wait before the next try: as long as the registry says, or ever longer; never more than a minute."""
+    wait = float(retry_after) if retry_after.isdecimal() else BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
+    time.sleep(min(LONGEST_WAIT_SECONDS, wait))

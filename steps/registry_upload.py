@@ -1,0 +1,164 @@
+"""A blob into a registry: streamed once, hashed on the way, whole or not at all.
+
+``POST`` opens an upload, one ``PATCH`` streams the bytes while they are hashed, ``PUT`` names the digest that came out
+(distribution-spec 1.1, pushing a blob in chunks). So memory does not grow with the blob and the file is read once. A
+proxy that limits bodies answers 413: then the bytes go in pieces, ever smaller. An upload that is cut begins anew, as
+with skopeo and docker: registries void the session of a torn PATCH.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import requests
+
+from presets.errors import DataError, TryAgainError
+from steps.registry_client import ATTEMPTS, FAULTS, PASSING, Repository, pause
+
+READ_BYTES = 1 << 20
+PIECES_BYTES = (64 << 20, 16 << 20, 4 << 20, 1 << 20)  # what is tried where a body is too large
+OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A blob that the registry has."""
+
+    digest: str
+    size: int
+
+
+class _TooLarge(Exception):
+    """Something between here and the registry limits the size of a body."""
+
+
+def upload(at: Repository, source: Path, digest: str | None = None, also_in: str | None = None) -> Uploaded:
+    """Upload the file; one that is there already, or in the repository ``also_in``, moves no bytes.
+
+    ``digest`` is the file's where it is known; else nothing can be asked beforehand.
+
+    Raises:
+        DataError: the file has other bytes than ``digest`` stands for, or the registry wants no body of any size.
+        KaiflowError: the registry refuses, or does not answer.
+    """
+    size = source.stat().st_size
+    if digest is not None and (has_blob(at, digest) or (also_in and _mount(at, digest, also_in))):
+        return Uploaded(digest, size)
+    pieces: int | None = None
+    for attempt in range(ATTEMPTS + len(PIECES_BYTES)):
+        try:
+            found = _send(at, source, pieces)
+        except _TooLarge:
+            smaller = [n for n in PIECES_BYTES if pieces is None or n < pieces]
+            if not smaller:
+                raise DataError(
+                    "RegistryRefused", f"{at.shown} takes no body of even {PIECES_BYTES[-1] >> 20} MiB (413).",
+                    fix="Raise the limit of the proxy before the registry (nginx: client_max_body_size).",
+                ) from None  # fmt: skip
+            pieces = smaller[0]
+            continue
+        except _Cut as cut:
+            if attempt + 1 >= ATTEMPTS:
+                raise TryAgainError(
+                    "RegistryUnreachable", f"{at.shown} broke the upload off again and again ({cut}).",
+                    fix="The step tries again by itself.",
+                ) from cut  # fmt: skip
+            pause(attempt, cut.retry_after)
+            continue
+        if digest is not None and found != digest:
+            raise DataError(
+                "DigestMismatch", f"{source.name} is no longer what {digest} stands for.", fix="Run the step again."
+            )
+        return Uploaded(found, size)
+    raise AssertionError("unreachable")
+
+
+def has_blob(at: Repository, digest: str) -> bool:
+    """Whether the repository has the blob."""
+    with at.asked(f"{at.base}/blobs/{digest}", method="HEAD", good=(200, 404)) as answer:
+        return answer.status_code == 200
+
+
+class _Cut(Exception):
+    """The upload broke off; it may work anew."""
+
+    def __init__(self, why: str, retry_after: str = "") -> None:
+        super().__init__(why)
+        self.retry_after = retry_after
+
+
+def _mount(at: Repository, digest: str, repository: str) -> bool:
+    """Take the blob over from another repository of the registry; False where that cannot be."""
+    url = f"{at.base}/blobs/uploads/?mount={digest}&from={repository}"
+    with at.asked(url, method="POST", data=b"", good=(201, 202, 401, 403, 404, 405)) as answer:
+        if answer.status_code == 202:
+            at.ask("DELETE", at.absolute(answer.headers.get("Location", ""))).close()
+        return answer.status_code == 201
+
+
+def _send(at: Repository, source: Path, pieces: int | None) -> str:
+    """Send the file in one upload; return its digest."""
+    with at.asked(f"{at.base}/blobs/uploads/", method="POST", data=b"", good=(202,)) as opened:
+        location = at.absolute(opened.headers["Location"])
+    size, hasher = source.stat().st_size, hashlib.sha256()
+    with source.open("rb") as reader:
+        start = 0
+        while start < size or start == 0:
+            length = size - start if pieces is None else min(pieces, size - start)
+            headers = {**OCTETS, "Content-Range": f"{start}-{start + length - 1}"} if pieces else OCTETS
+            location = _patch(at, location, _Body(reader, start, length, hasher), headers)
+            start += length
+            if length == 0:
+                break
+    digest = f"sha256:{hasher.hexdigest()}"
+    joint = "&" if "?" in location else "?"
+    answer = _once(at, "PUT", f"{location}{joint}digest={digest}", OCTETS, b"")
+    if answer.status_code != 201:
+        raise at.refused(answer)
+    return digest
+
+
+class _Body:
+    """Some bytes of a file as the body of a request, hashed when they are sent for the first time."""
+
+    def __init__(self, reader: BinaryIO, start: int, length: int, hasher: Any) -> None:  # noqa: ANN401
+        self._reader, self._start, self._length, self._hasher = reader, start, length, hasher
+        self._hashed = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._reader.seek(self._start)
+        sent = 0
+        while sent < self._length and (chunk := self._reader.read(min(READ_BYTES, self._length - sent))):
+            sent += len(chunk)
+            if sent > self._hashed:
+                self._hasher.update(chunk)
+                self._hashed = sent
+            yield chunk
+
+
+def _patch(at: Repository, location: str, body: _Body, headers: dict[str, str]) -> str:
+    answer = _once(at, "PATCH", location, headers, lambda: body)
+    if answer.status_code == 413:
+        raise _TooLarge
+    if answer.status_code in (404, 416):  # the session is gone: torn before, or expired
+        raise _Cut(str(answer.status_code))
+    if answer.status_code != 202:
+        raise at.refused(answer)
+    return at.absolute(answer.headers.get("Location", location))
+
+
+def _once(at: Repository, method: str, url: str, headers: dict[str, str], data: Any) -> requests.Response:  # noqa: ANN401
+    """Send one request of an upload; what passes ends the upload, and a new one may work."""
+    try:
+        answer = at.ask(method, url, headers, data)
+    except FAULTS as error:
+        raise _Cut(type(error).__name__) from error
+    if answer.status_code in PASSING:
+        raise _Cut(str(answer.status_code), answer.headers.get("Retry-After", ""))
+    answer.close()
+    return answer

@@ -1,0 +1,251 @@
+"""The store in a registry: a real one, open, with a password, with tokens over TLS; and one that does things wrong."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
+from steps import registry_client
+from steps.docker_config import DockerConfig
+from steps.oci_layout import LayoutStore
+from steps.registry_client import Repository
+from steps.registry_store import RegistryStore
+from steps.registry_upload import upload
+from steps.store import publish
+from tests.registries import PASSWORD, USER, TokenService, base64_of, certificate, registry
+from tests.registry_proxy import first, proxied
+
+NOBODY = DockerConfig([])
+BIG = os.urandom(3 << 20)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with registry(tmp_path_factory.mktemp("registry")) as found:
+        yield found
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(registry_client, "BACKOFF_SECONDS", 0.001)
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "adapter.safetensors").write_bytes(BIG)
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+    (folder / "empty").write_bytes(b"")
+    return {path.name: path for path in folder.iterdir()}
+
+
+def credentials(address):
+    return DockerConfig([{"auths": {address: {"auth": base64_of(f"{USER}:{PASSWORD}")}}}])
+
+
+def assert_round_trip(store, files, tmp_path):
+    manifest = publish(store, "application/x", files, {"k": "v"}, ["run-1"])
+    assert store.find("run-1") == store.find(manifest.digest) == manifest
+    store.check_out(manifest, tmp_path / "out")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == {
+        name: path.read_bytes() for name, path in files.items()
+    }
+    return manifest
+
+
+def test_what_is_published_is_found_by_tag_and_digest_and_comes_out_equal(address, files, tmp_path):
+    store = RegistryStore(f"{address}/team/plain", NOBODY)
+    assert store.find("run-1") is None
+    manifest = assert_round_trip(store, files, tmp_path)
+    # The same artifact has the same digest wherever it lies.
+    assert publish(LayoutStore(tmp_path / "layout"), "application/x", files, {"k": "v"}, []).digest == manifest.digest
+    with store.open_blob(manifest.digest) as reader:
+        assert json.loads(reader.read())["artifactType"] == "application/x"
+    with store.open_blob(manifest.layers[0].digest) as reader:
+        assert reader.read() == files[sorted(files)[0]].read_bytes()
+
+
+def test_tags_move_and_what_no_tag_names_can_be_discarded(address, files):
+    store = RegistryStore(f"{address}/team/tags", NOBODY)
+    old = publish(store, "application/x", files, {"n": "1"}, ["a", "b"])
+    new = publish(store, "application/x", files, {"n": "2"}, ["a"])
+    assert store.tags() == {"a": new.digest, "b": old.digest}
+    store.discard(old)
+    assert store.find(old.digest) == old  # b names it
+    publish(store, "application/x", files, {"n": "3"}, ["b"])
+    store.discard(old)
+    assert store.find(old.digest) is None
+    assert store.find("a") == new
+
+
+def test_many_tags_come_in_pages(address, files, monkeypatch):
+    monkeypatch.setattr("steps.registry_store.TAGS_PER_PAGE", 3)
+    store = RegistryStore(f"{address}/team/pages", NOBODY)
+    publish(store, "application/x", {}, {}, [f"t{n}" for n in range(8)])
+    assert len(store.tags()) == 8
+
+
+def test_a_password_opens_it_and_nobody_else_gets_in(tmp_path, files):
+    with registry(tmp_path, password=True) as address:
+        assert_round_trip(RegistryStore(f"{address}/team/closed", credentials(address)), files, tmp_path)
+        with pytest.raises(NotPermittedError) as refused:
+            publish(RegistryStore(f"{address}/team/closed", NOBODY), "application/x", files, {}, ["x"])
+        assert PASSWORD not in str(refused.value)
+
+
+@pytest.fixture
+def with_tokens(tmp_path):
+    cert = certificate(tmp_path)
+    service = TokenService(tmp_path)
+    with service.running(), registry(tmp_path, extra=[service.config], tls=True) as address:
+        yield address, service, str(cert)
+
+
+def test_tokens_are_asked_for_one_repository_and_one_kind_of_access(with_tokens, files, tmp_path):
+    """oras-py sends the token for HEAD, which may only pull, with the POST that follows, and is refused."""
+    address, service, cert = with_tokens
+    store = RegistryStore(f"{address}/team/tokens", credentials(address), verify=cert)
+    assert store.find("run-1") is None
+    assert_round_trip(store, files, tmp_path)
+    assert set(service.asked) == {"repository:team/tokens:pull", "repository:team/tokens:pull,push"}
+    assert len(service.asked) <= 6  # three uploads begin at once; afterwards tokens are kept
+
+
+def test_a_token_that_is_refused_before_its_time_is_replaced(with_tokens, files, tmp_path):
+    address, service, cert = with_tokens
+    store = RegistryStore(f"{address}/team/expired", credentials(address), verify=cert)
+    publish(store, "application/x", {}, {}, ["before"])
+    signing = store._at._client.signing
+    signing._tokens = {scope: ("of-yesterday", until) for scope, (_, until) in signing._tokens.items()}
+    asked = len(service.asked)
+    assert_round_trip(store, files, tmp_path)
+    assert len(service.asked) > asked
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(with_tokens, files):
+    address, _, _ = with_tokens
+    with pytest.raises(KaiflowError, match="does not answer"):
+        publish(RegistryStore(f"{address}/team/tls", credentials(address)), "application/x", files, {}, ["x"])
+
+
+FAULTS = {
+    "cut in the middle of an upload": first(2, "PATCH upload", lambda e: bool(e.body(1 << 20)) and e.cut()),
+    "cut while reading": first(2, "GET blob", lambda e: e.cut()),
+    "429 with Retry-After": first(3, "POST upload", lambda e: e.answer(429, Retry_After="0")),
+    "500 on the manifest": first(2, "PUT manifest", lambda e: bool(e.body() or 1) and e.answer(500)),
+    "503 in an upload": first(2, "PATCH upload", lambda e: bool(e.body()) and e.answer(503, Retry_After="0")),
+    "502 at an upload's end": first(1, "PUT upload", lambda e: e.answer(502)),
+    "an upload that is gone": first(1, "PATCH upload", lambda e: bool(e.body()) and e.answer(404)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_passes_is_tried_again_and_nothing_is_lost(address, files, tmp_path, impatient, fault):
+    repository = f"faults/{'-'.join(re.findall('[a-z0-9]+', fault.lower()))}"
+    with proxied(address, FAULTS[fault]) as (proxy, _):
+        assert_round_trip(RegistryStore(f"{proxy}/{repository}", NOBODY), files, tmp_path)
+
+
+def too_large(limit):
+    """Return a proxy's fault: bodies over ``limit`` are refused unread, as nginx does."""
+
+    def fault(exchange):
+        return exchange.answer(413) if int(exchange.headers.get("Content-Length") or 0) > limit else False
+
+    return fault
+
+
+def test_where_a_proxy_limits_bodies_they_go_in_pieces(address, files, tmp_path, impatient):
+    with proxied(address, too_large(1 << 20)) as (proxy, seen):
+        assert_round_trip(RegistryStore(f"{proxy}/faults/pieces", NOBODY), files, tmp_path)
+        assert seen["PATCH upload"] >= 3 + len(files)
+
+
+def test_a_limit_below_any_piece_is_said_with_its_remedy(address, files, impatient):
+    with proxied(address, too_large(1 << 10)) as (proxy, _), pytest.raises(DataError, match="1 MiB") as refused:
+        publish(RegistryStore(f"{proxy}/faults/tiny", NOBODY), "application/x", files, {}, ["x"])
+    assert "client_max_body_size" in refused.value.fix
+
+
+def spoiled(kind, change):
+    def fault(exchange):
+        if exchange.kind == kind:
+            exchange.spoil = change
+        return False
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("GET blob", lambda data: data[:-1] + bytes([data[-1] ^ 1]) if data else data),
+        ("GET blob", lambda data: data + b"x"),
+    ],
+)
+def test_a_blob_of_other_bytes_is_refused_and_not_left_behind(address, files, tmp_path, impatient, kind, change):
+    manifest = publish(RegistryStore(f"{address}/faults/spoiled", NOBODY), "application/x", files, {}, ["x"])
+    with proxied(address, spoiled(kind, change)) as (proxy, _):
+        store = RegistryStore(f"{proxy}/faults/spoiled", NOBODY)
+        with pytest.raises(DataError) as refused:
+            store.check_out(manifest, tmp_path / "out")
+    assert refused.value.reason == "DigestMismatch"
+    assert not [p for p in (tmp_path / "out").iterdir() if p.suffix == ".safetensors"]
+
+
+def test_a_manifest_that_is_cut_short_is_refused(address, files, impatient):
+    digest = publish(RegistryStore(f"{address}/faults/short", NOBODY), "application/x", files, {}, ["x"]).digest
+    fault = spoiled("GET manifest", lambda data: data[:40])
+    with proxied(address, fault) as (proxy, _), pytest.raises(DataError) as refused:
+        RegistryStore(f"{proxy}/faults/short", NOBODY).find(digest)
+    assert refused.value.reason == "DigestMismatch"
+
+
+def test_what_never_works_is_given_up_and_no_tag_was_moved(address, files, impatient):
+    with proxied(address, lambda e: e.kind == "PATCH upload" and bool(e.body()) and e.answer(500)) as (proxy, seen):
+        with pytest.raises(TryAgainError) as refused:
+            publish(RegistryStore(f"{proxy}/faults/never", NOBODY), "application/x", files, {}, ["x"])
+        assert seen["PUT manifest"] == 0
+    assert "_state" not in str(refused.value)  # addresses of uploads are signed
+    assert RegistryStore(f"{address}/faults/never", NOBODY).find("x") is None
+
+
+def test_a_blob_that_is_there_moves_no_bytes_and_one_of_another_repository_is_mounted(address, tmp_path):
+    path = tmp_path / "blob"
+    path.write_bytes(os.urandom(1 << 20))
+    with proxied(address, lambda _: False) as (proxy, seen):
+        here, there = (Repository(f"{proxy}/mount/{name}", NOBODY) for name in ("here", "there"))
+        found = upload(here, path)
+        assert seen["PATCH upload"] == 1
+        assert upload(here, path, found.digest) == found
+        assert upload(there, path, found.digest, also_in=here.name) == found
+        assert seen["PATCH upload"] == 1
+        assert upload(there, path, found.digest) == found
+    with pytest.raises(DataError, match="no longer"):
+        upload(Repository(f"{address}/mount/wrong", NOBODY), path, "sha256:" + "0" * 64)
+
+
+def test_memory_does_not_grow_with_the_blob(address, tmp_path):
+    code = """
+import resource, sys
+from pathlib import Path
+from steps.docker_config import DockerConfig
+from steps.registry_client import Repository
+from steps.registry_upload import upload
+upload(Repository(sys.argv[1], DockerConfig([])), Path(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    peaks = []
+    for mebibytes in (1, 200):
+        path = tmp_path / "blob"
+        with path.open("wb") as writer:
+            for _ in range(mebibytes):
+                writer.write(os.urandom(1 << 20))
+        command = [sys.executable, "-c", code, f"{address}/memory/{mebibytes}", str(path)]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert peaks[1] - peaks[0] < 20 << 10  # KiB
