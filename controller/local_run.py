@@ -31,6 +31,7 @@ class RunOptions:
     """What a run on this machine may choose."""
 
     port: int = 0  # of the inference server; 0: a free one
+    push: bool = False  # the image to output.image too
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ def _workflow(loaded: Loaded, folder: StateFolder, options: RunOptions) -> dict[
         "store": f"{LAYOUT_PREFIX}{folder.store}",
         "target": "local",
         "port": str(options.port),
+        "publish": str(options.push).lower(),
     }
     for parameter in workflow["spec"]["arguments"]["parameters"]:
         parameter["value"] = here[parameter["name"]]

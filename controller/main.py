@@ -52,6 +52,7 @@ def run(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the server; 0 takes a free one.")] = 0,
     max_hours: MaxHours = None,
     max_cost: MaxCost = None,
+    push: Annotated[bool, typer.Option("--push", help="Push the adapter image to output.image.")] = False,
     state_dir: StateDir = None,
 ) -> None:
     """Run a Workspace on this machine: fetch, tune, push, deploy; no cluster, no GPU needed."""
@@ -67,7 +68,7 @@ def run(
     loaded = load_one(file, config, annotations=budget_annotations(max_hours, max_cost), private_hosts_allowed=True)
     folder = StateFolder(state_root(state_dir), loaded.recipe.namespace, loaded.recipe.name)
     with view_for(Console(stderr=True)) as view:
-        result = run_here(loaded, folder, RunOptions(port=port), view)
+        result = run_here(loaded, folder, RunOptions(port=port, push=push), view)
     report(result, folder)
     raise typer.Exit(result.exit_code)
 

@@ -108,6 +108,8 @@ def request_json(recipe: Recipe, step: PlannedStep) -> str:
     inputs = {i.name: _Tag(f"inputs.parameters.{i.name}") for i in step.inputs}
     if step.verb == "deploy":
         inputs["port"] = _Tag("workflow.parameters.port")
+    if step.verb == "push":
+        inputs["publish"] = _Tag("workflow.parameters.publish")
     body = {
         "verb": step.verb,
         "workspace": {

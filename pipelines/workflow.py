@@ -85,6 +85,7 @@ def _shell(kind: type[Workflow], plan: Plan, **options: Any) -> Workflow:  # noq
             Parameter(name="store", value=default_store(recipe), description="Where artifacts lie"),
             Parameter(name="target", value="cluster", description="cluster, or local on one's own machine"),
             Parameter(name="port", value="5000", description="Port of the inference server"),
+            Parameter(name="publish", value="true", description="Whether the image goes to its own registry"),
         ],
         volumes=_volumes(recipe),
         labels=_labels(recipe),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from presets.errors import DataError
-from steps.store import MANIFEST_TYPE, TITLE, Descriptor, Manifest
+from steps.store import MANIFEST_TYPE, TITLE, Descriptor, Manifest, Store
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CHUNK_BYTES = 1 << 20
@@ -68,6 +68,28 @@ class LayoutStore:
         if not self._has(descriptor):
             self._write(self._path(descriptor.digest), data)
         return descriptor
+
+    def add_blob(self, blob: Descriptor, source: Store) -> None:
+        """Copy the blob in, hashing as it is read.
+
+        Raises:
+            DataError: the source's bytes are not those of the digest.
+        """
+        if self._has(blob):
+            return
+        part = self._ingest / f"{os.getpid()}-{os.urandom(4).hex()}"
+        hasher = hashlib.sha256()
+        with source.open_blob(blob.digest) as reader, part.open("wb") as writer:
+            while chunk := reader.read(CHUNK_BYTES):
+                hasher.update(chunk)
+                writer.write(chunk)
+            _sync(writer)
+        if f"sha256:{hasher.hexdigest()}" != blob.digest:
+            part.unlink()
+            raise DataError(
+                "ArtifactCorrupt", f"A blob is not what {blob.digest} stands for.", fix="Run the file again."
+            )
+        self._adopt(part, blob)
 
     def add_manifest(self, data: bytes, tags: Iterable[str]) -> Manifest:
         """Write the manifest, then move the tags to it."""

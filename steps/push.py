@@ -5,14 +5,15 @@ The tag moves last: whoever reads it finds either the old adapter or the new one
 
 import math
 
-from presets.errors import DataError
+from presets.errors import ConfigError, DataError
 from presets.names import parse_image
 from presets.recipe import DataRecipe, EvaluationRecipe, ModelRecipe, OutputRecipe
 from steps import logs
 from steps.adapter_image import build_layer, created_at, publish_image
 from steps.contract import Context, Request, Result, content_key
-from steps.store import Manifest, Store, open_store, require
+from steps.store import REGISTRY_PREFIX, Manifest, Store, copy, open_store, require
 
+OWNER = "kaiflow.workspace"
 MARGIN_STANDARD_ERRORS = 2.0  # a difference nearer to zero may be chance
 
 
@@ -30,10 +31,15 @@ def run(request: Request, context: Context) -> Result:
         )
     output = request.part("output", OutputRecipe)
     tag = image_tag(output)
+    elsewhere = _own_registry(request, output)
+    shared = elsewhere or (store if request.target == "cluster" else None)  # one's own state folder is one's own
+    if shared is not None:
+        require_own_tag(shared, tag, owner(request), output.image or tag)
     cache_tag = f"kaiflow-image-{content_key('push', run=adapter.digest, created=created_at())}"
     known = store.find(cache_tag)
     if known is not None:
         _move_tag(store, known, tag)
+        _publish(known, store, elsewhere, tag)
         return _result(output, known, verdict, cached=True)
     folder = context.work / "adapter"
     store.check_out(adapter, folder)
@@ -41,6 +47,7 @@ def run(request: Request, context: Context) -> Result:
     layer = build_layer(files, context.work / "layer.tar.gz")
     image = publish_image(store, layer, _annotations(request, adapter), created_at(), [cache_tag, tag])
     layer.path.unlink()
+    _publish(image, store, elsewhere, tag)
     context.progress(1, 1)
     return _result(output, image, verdict, cached=False)
 
@@ -68,6 +75,56 @@ def judge(adapter: Manifest, evaluation: EvaluationRecipe) -> tuple[str, str]:
     return ("refused" if evaluation.gate == "enforce" else "warned"), reason
 
 
+def owner(request: Request) -> str:
+    """Return whose the image is: the Workspace, in whatever revision."""
+    return f"{request.workspace.namespace}/{request.workspace.name}"
+
+
+def require_own_tag(store: Store, tag: str, own: str, shown: str) -> None:
+    """Return when the tag is free, or names what this Workspace has pushed before.
+
+    Raises:
+        ConfigError: it names something else, which is not ours to replace.
+    """
+    there = store.find(tag)
+    if there is not None and there.annotations.get(OWNER) != own:
+        whose = there.annotations.get(OWNER)
+        made = f"belongs to the Workspace {whose}" if whose else "was not made by kaiflow"
+        raise ConfigError(
+            "TagTaken",
+            f"{shown} is there already and {made}.",
+            fix="Name another tag in tuning.output.image, or remove that image.",
+        )
+
+
+def _own_registry(request: Request, output: OutputRecipe) -> Store | None:
+    """Return the repository of ``output.image`` where the image is to go there and the store is another place."""
+    reference = parse_image(output.image) if output.image else None
+    if reference is None or request.inputs["publish"] != "true":
+        return None
+    uri = f"{REGISTRY_PREFIX}{reference.repository_with_registry}"
+    return None if uri == request.store else open_store(uri)
+
+
+def _publish(image: Manifest, store: Store, elsewhere: Store | None, tag: str) -> None:
+    """Copy the image to its registry, the tag last, and read it back.
+
+    Raises:
+        DataError: the registry has something else under the tag than was pushed.
+    """
+    if elsewhere is None:
+        return
+    copy(image, store, elsewhere, [tag])
+    found = elsewhere.find(tag)
+    if found is None or found.digest != image.digest:
+        raise DataError(
+            "PushNotSeen",
+            f"The registry has {found.digest if found else 'nothing'} under {tag}, and {image.digest} was pushed.",
+            fix="Look whether somebody else pushes the same tag, then run the file again.",
+        )
+    logs.event("pushed", digest=image.digest, tag=tag)
+
+
 def image_tag(output: OutputRecipe) -> str:
     """Return the tag that the user asked for, ``latest`` where none was."""
     reference = parse_image(output.image) if output.image else None
@@ -93,6 +150,7 @@ def _annotations(request: Request, adapter: Manifest) -> dict[str, str]:
         "kaiflow.data.held-out-fraction": str(data.held_out_fraction),
         **adapter.annotations,
         "kaiflow.run": adapter.digest,
+        OWNER: owner(request),
     }
 
 

@@ -84,8 +84,8 @@ class Repository:
         self.shown = f"{reference.registry or 'docker.io'}/{self.name}"
         plain = _is_loopback(host) and not _speaks_tls(host)
         self._client = _Oras(host, config, plain=plain, verify=verify)
-        self._root = f"{self._client.prefix}://{host}"
-        self.base = f"{self._root}/v2/{self.name}"
+        self.root = f"{self._client.prefix}://{host}"
+        self.base = f"{self.root}/v2/{self.name}"
 
     def close(self) -> None:
         """Close the connections."""
@@ -93,7 +93,7 @@ class Repository:
 
     def absolute(self, location: str) -> str:
         """Return the address that a Location header means."""
-        return location if location.startswith("http") else f"{self._root}{location}"
+        return location if location.startswith("http") else f"{self.root}{location}"
 
     def ask(
         self,

@@ -12,8 +12,8 @@ from steps.docker_config import DockerConfig
 from steps.oci_layout import safe_title
 from steps.registry import INDEX_TYPES, MANIFEST_TYPES, blob_to, manifest_bytes
 from steps.registry_client import Repository
-from steps.registry_upload import has_blob, upload
-from steps.store import MANIFEST_TYPE, TITLE, Descriptor, Manifest
+from steps.registry_upload import has_blob, mount, upload
+from steps.store import MANIFEST_TYPE, TITLE, Descriptor, Manifest, Store
 
 TAGS_PER_PAGE = 500
 
@@ -47,6 +47,18 @@ class RegistryStore:
             file.flush()
             upload(self._at, Path(file.name), digest)
         return Descriptor(media_type, digest, len(data))
+
+    def add_blob(self, blob: Descriptor, source: Store) -> None:
+        """Mount the blob where the source is a repository of the same registry, else stream it in."""
+        beside = source.repository_beside(self._at) if isinstance(source, RegistryStore) else None
+        if has_blob(self._at, blob.digest) or (beside and mount(self._at, blob.digest, beside)):
+            return
+        with source.open_blob(blob.digest) as reader:
+            upload(self._at, Path(reader.name), blob.digest)
+
+    def repository_beside(self, other: Repository) -> str | None:
+        """Return this repository's name where ``other`` is of the same registry."""
+        return self._at.name if self._at.root == other.root else None
 
     def add_manifest(self, data: bytes, tags: Iterable[str]) -> Manifest:
         """Add the manifest by its digest, read it back, then move the tags to it."""

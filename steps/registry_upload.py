@@ -44,7 +44,7 @@ def upload(at: Repository, source: Path, digest: str | None = None, also_in: str
         KaiflowError: the registry refuses, or does not answer.
     """
     size = source.stat().st_size
-    if digest is not None and (has_blob(at, digest) or (also_in and _mount(at, digest, also_in))):
+    if digest is not None and (has_blob(at, digest) or (also_in and mount(at, digest, also_in))):
         return Uploaded(digest, size)
     pieces: int | None = None
     for attempt in range(ATTEMPTS + len(PIECES_BYTES)):
@@ -89,7 +89,7 @@ class _Cut(Exception):
         self.retry_after = retry_after
 
 
-def _mount(at: Repository, digest: str, repository: str) -> bool:
+def mount(at: Repository, digest: str, repository: str) -> bool:
     """Take the blob over from another repository of the registry; False where that cannot be."""
     url = f"{at.base}/blobs/uploads/?mount={digest}&from={repository}"
     with at.asked(url, method="POST", data=b"", good=(201, 202, 401, 403, 404, 405)) as answer:
