@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from controller import artifacts
 from controller.failure import CLI_FAILED, CLI_INTERRUPTED, CLI_REFUSED
 from controller.options import Config, File, MaxCost, MaxHours, Name, Namespace, Output, StateDir, budget_annotations
 from controller.output import Format
@@ -242,6 +243,10 @@ def delete(name: Name, namespace: Namespace = "default", state_dir: StateDir = N
     stop_here(folder)
     folder.delete()
     say(f"Deleted {name}.")
+
+
+for _command in (artifacts.lineage, artifacts.verify, artifacts.prune):
+    app.command()(_command)
 
 
 @app.command()

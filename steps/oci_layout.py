@@ -133,6 +133,30 @@ class LayoutStore:
             for digest in {manifest.digest, *self._blobs_of(manifest.digest)} - kept:
                 self._path(digest).unlink(missing_ok=True)
 
+    def written_at(self, digest: str) -> float:
+        """Return when the artifact's manifest was written, in seconds since the epoch."""
+        try:
+            return self._path(digest).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def size_alone(self, digest: str, tag: str) -> int:
+        """Return the bytes that only the artifact of ``tag`` holds: what removing it sets free."""
+        others = {d.digest for name, d in self._entries().items() if name != tag}
+        kept = others | {blob for other in others for blob in self._blobs_of(other)}
+        alone = ({digest} | self._blobs_of(digest)) - kept
+        return sum(self._path(blob).stat().st_size for blob in alone if self._path(blob).exists())
+
+    def untag(self, tag: str) -> None:
+        """Remove the tag, and the artifact where no other tag names it."""
+        with self._locked():
+            entries = self._entries()
+            descriptor = entries.pop(tag, None)
+            self._write_index(entries)
+        manifest = self.find(descriptor.digest) if descriptor else None
+        if manifest is not None:
+            self.discard(manifest)
+
     def _blobs_of(self, digest: str) -> set[str]:
         """Return the digests of an artifact's config and layers, none when it cannot be read."""
         try:

@@ -3,10 +3,12 @@
 Nothing heavy is imported until the store has said that the run is not there yet.
 """
 
+import hashlib
 import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from presets.recipe import BudgetRecipe
@@ -16,7 +18,7 @@ from steps.contract import REPORT_FILE, Context, Request, Result, content_key
 from steps.launch import processes_here, train_here, train_together
 from steps.machine import gpus
 from steps.run_report import report
-from steps.store import Manifest, Store, open_store, publish, require
+from steps.store import Manifest, Store, canonical, open_store, publish, require
 
 ARTIFACT_TYPE = "application/vnd.kaiflow.adapter.v1"
 REPORT_TYPE = "application/vnd.kaiflow.report.v1"
@@ -72,6 +74,8 @@ def run(request: Request, context: Context) -> Result:
         "kaiflow.run.key": key,
         "kaiflow.run.dataset": dataset.digest,
         "kaiflow.run.weights": weights.digest,
+        "kaiflow.run.recipe": recipe_digest(request, count),
+        "kaiflow.version": version("kaiflow"),
         STEPS: f"{figures['steps']}/{figures['total_steps']}",
         **_losses(figures),
     }
@@ -94,10 +98,20 @@ def run_key(request: Request, content: str, processes: int) -> str:
 
     Each process takes a batch of its own, so that a step of two is another one than a step of one.
     """
+    told = _told(request, processes)
+    return content_key("tune", content=content, weights=request.inputs["weights"], **told)
+
+
+def _told(request: Request, processes: int) -> dict[str, Any]:
+    """Return what of the Recipe decides what is learned."""
     parts = {name: request.recipe[name] for name in ("model", "quantization", "lora", "training")}
     order = [request.recipe["data"][name] for name in ("shuffle", "seed")]
-    several = {"processes": processes} if processes > 1 else {}
-    return content_key("tune", content=content, weights=request.inputs["weights"], shuffle=order, **parts, **several)
+    return {**parts, "shuffle": order, **({"processes": processes} if processes > 1 else {})}
+
+
+def recipe_digest(request: Request, processes: int) -> str:
+    """Return the digest of what the training was told, rows and base aside: the same recipe has the same one."""
+    return f"sha256:{hashlib.sha256(canonical(_told(request, processes))).hexdigest()}"
 
 
 def _finished(store: Store, tag: str) -> Manifest | None:

@@ -1,0 +1,111 @@
+"""From an adapter image back to what it was made of: the run, its rows, its base; and is every byte still what it was?
+
+The links are digests in annotations, so that they hold wherever the artifacts are copied. In a place that has only
+the image (a registry that a laptop has pushed to) the rest is told by its digest.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from presets.errors import DataError, KaiflowError
+from steps.store import Descriptor, Manifest, Store
+
+RUN = "kaiflow.run"
+# What an artifact is made of: annotation that holds the digest -> what that is.
+MADE_OF = {RUN: "run", "kaiflow.run.dataset": "dataset", "kaiflow.run.weights": "weights"}
+# Annotations that are carried along from the run to its image: they must say the same.
+CARRIED = (
+    "kaiflow.run.key",
+    "kaiflow.run.recipe",
+    "kaiflow.run.dataset",
+    "kaiflow.run.weights",
+    "kaiflow.run.tuned-loss",
+)
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One artifact on the way back."""
+
+    what: str  # image, run, dataset, weights
+    digest: str
+    manifest: Manifest | None  # None: it is not in this store
+    made_of: tuple["Link", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    what: str
+    digest: str
+    problem: str = field(default="")  # empty: as it should be
+
+
+def lineage(store: Store, reference: str) -> Link:
+    """Return the image of a tag or digest with all that it was made of.
+
+    Raises:
+        DataError: there is no such image, or it was not made by kaiflow.
+    """
+    image = store.find(reference)
+    if image is None:
+        raise DataError("ImageNotFound", f"There is no image {reference} here.", fix="Name its tag, or its digest.")
+    if RUN not in image.annotations:
+        raise DataError("NotAnAdapter", f"{reference} says nothing of a run of kaiflow.", fix="Name an adapter image.")
+    run = store.find(image.annotations[RUN])
+    parts = tuple(
+        Link(MADE_OF[note], digest, store.find(digest))
+        for note in ("kaiflow.run.dataset", "kaiflow.run.weights")
+        if (digest := image.annotations.get(note))
+    )
+    return Link("image", image.digest, image, (Link("run", image.annotations[RUN], run, parts),))
+
+
+def walked(link: Link) -> Iterator[tuple[int, Link]]:
+    """Yield every link with its distance from the image."""
+    yield 0, link
+    for part in link.made_of:
+        yield from ((depth + 1, found) for depth, found in walked(part))
+
+
+def verify(store: Store, link: Link) -> Iterator[Check]:
+    """Hash every blob of everything that is there again, and compare what image and run say of themselves."""
+    for _, found in walked(link):
+        if found.manifest is None:
+            yield Check(f"{found.what}, not in this store", found.digest)
+            continue
+        for name, blob in _blobs(store, found.manifest):
+            yield Check(f"{found.what}: {name}", blob.digest, _problem(store, blob))
+    image, run = link.manifest, link.made_of[0].manifest
+    for note in CARRIED if image and run else ():
+        said, known = image.annotations.get(note), run.annotations.get(note)  # type: ignore[union-attr]  # both are there
+        if said != known:
+            yield Check(f"image: {note}", link.digest, f"it says {said}, and its run says {known}")
+
+
+def _blobs(store: Store, manifest: Manifest) -> Iterator[tuple[str, Descriptor]]:
+    with store.open_blob(manifest.digest) as reader:
+        body = json.loads(reader.read())
+    yield "config", Descriptor.from_json(body["config"])
+    for layer in manifest.layers:
+        yield layer.annotations.get("org.opencontainers.image.title", "layer"), layer
+
+
+def _problem(store: Store, blob: Descriptor) -> str:
+    hasher, size = hashlib.sha256(), 0
+    try:
+        with store.open_blob(blob.digest) as reader:
+            while chunk := reader.read(CHUNK_BYTES):
+                hasher.update(chunk)
+                size += len(chunk)
+    except FileNotFoundError:
+        return "it is gone"
+    except KaiflowError as error:
+        return error.message
+    if size != blob.size:
+        return f"it has {size} bytes, and the manifest says {blob.size}"
+    return "" if f"sha256:{hasher.hexdigest()}" == blob.digest else "its bytes are others"

@@ -1,0 +1,60 @@
+"""Which artifacts does nobody need?  Cache tags that no tag of the user's leads to, and that are old enough."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from presets.errors import KaiflowError
+from steps.lineage import RUN, lineage, walked
+from steps.oci_layout import LayoutStore
+
+CACHE_PREFIX = "kaiflow-"
+DAY_SECONDS = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A cache tag that was removed."""
+
+    tag: str
+    digest: str
+    freed_bytes: int
+
+
+def is_cache(tag: str) -> bool:
+    """Whether kaiflow has made the tag for itself; all others are the user's."""
+    return tag.startswith(CACHE_PREFIX)
+
+
+def prune(store: LayoutStore, now: float, older_than_days: float, *, dry: bool = False) -> list[Pruned]:
+    """Remove cache tags that no user's tag leads to and that are older than so many days; ``dry`` only tells.
+
+    A user's tag is never removed, nor what its image was made of: run, rows, base.
+    """
+    tags = store.tags()
+    needed = _needed(store, (tag for tag in tags if not is_cache(tag)))
+    pruned = []
+    for tag, digest in sorted(tags.items()):
+        age_days = (now - store.written_at(digest)) / DAY_SECONDS
+        if not is_cache(tag) or digest in needed or age_days < older_than_days:
+            continue
+        freed = store.size_alone(digest, tag)
+        if not dry:
+            store.untag(tag)
+        pruned.append(Pruned(tag, digest, freed))
+    return pruned
+
+
+def _needed(store: LayoutStore, tags: Iterable[str]) -> set[str]:
+    needed: set[str] = set()
+    for tag in tags:
+        try:
+            needed |= {link.digest for _, link in walked(lineage(store, tag))}
+        except KaiflowError:  # not an adapter: an image that somebody else has put here
+            continue
+    return needed | {digest for digest in store.tags().values() if _run_told_of(store, digest) in needed}
+
+
+def _run_told_of(store: LayoutStore, digest: str) -> str:
+    """Return the run that an artifact tells of, as a report does; empty for others."""
+    found = store.find(digest)
+    return found.annotations.get(RUN, "") if found is not None else ""

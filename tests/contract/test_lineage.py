@@ -1,0 +1,160 @@
+"""From an image back to rows, base and recipe; every byte hashed again; and what nobody needs removed."""
+
+import json
+import os
+import time
+
+import pytest
+
+from presets.errors import DataError
+from steps.lineage import lineage, verify, walked
+from steps.oci_layout import LayoutStore
+from steps.pruning import is_cache, prune
+from steps.registry_store import RegistryStore
+from steps.store import copy, publish
+from tests.contract.test_registry_store import NOBODY
+from tests.registries import registry
+
+DAY = 86400
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LayoutStore(tmp_path / "store")
+
+
+def artifact(store, folder, kind, notes, *tags, text=""):
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{kind}.bin"
+    path.write_text(f"{kind} {text} " * 100)
+    return publish(store, f"application/vnd.kaiflow.{kind}.v1", {path.name: path}, notes, tags)
+
+
+def made(store, folder, tag="1", text="a"):
+    """Store rows, base, run, report and image as the steps do; return the digests."""
+    dataset = artifact(store, folder, "dataset", {"kaiflow.dataset.rows": "9"}, f"kaiflow-dataset-{text}", text=text)
+    weights = artifact(store, folder, "weights", {"kaiflow.model": "org/base"}, "kaiflow-weights-w")
+    notes = {
+        "kaiflow.run.key": text, "kaiflow.run.recipe": "sha256:r", "kaiflow.run.dataset": dataset.digest,
+        "kaiflow.run.weights": weights.digest, "kaiflow.run.tuned-loss": "3",
+    }  # fmt: skip
+    run = artifact(store, folder, "adapter", notes, f"kaiflow-run-{text}", text=text)
+    artifact(store, folder, "report", {"kaiflow.run": run.digest}, f"kaiflow-report-{text}", text=text)
+    image = artifact(
+        store, folder, "image", {**notes, "kaiflow.run": run.digest}, f"kaiflow-image-{text}", tag, text=text
+    )
+    return {"image": image.digest, "run": run.digest, "dataset": dataset.digest, "weights": weights.digest}
+
+
+def test_an_image_leads_back_to_its_run_rows_and_base(store, tmp_path):
+    digests = made(store, tmp_path / "in")
+    found = list(walked(lineage(store, "1")))
+    assert [(depth, link.what) for depth, link in found] == [(0, "image"), (1, "run"), (2, "dataset"), (2, "weights")]
+    assert {link.what: link.digest for _, link in found} == digests
+    assert all(link.manifest is not None for _, link in found)
+
+
+def test_where_only_the_image_was_pushed_the_rest_is_told_by_its_digest(store, tmp_path):
+    digests = made(store, tmp_path / "in")
+    image = store.find("1")
+    assert image is not None
+    with registry(tmp_path) as address:
+        elsewhere = RegistryStore(f"{address}/team/adapter", NOBODY)
+        assert copy(image, store, elsewhere, ["1"]) == image
+        found = {link.what: link for _, link in walked(lineage(elsewhere, "1"))}
+        assert {what: link.digest for what, link in found.items()} == digests
+        assert found["image"].manifest is not None
+        assert found["run"].manifest is None
+        checks = list(verify(elsewhere, lineage(elsewhere, "1")))
+    assert [c.what for c in checks if "not in this store" in c.what] == [
+        "run, not in this store", "dataset, not in this store", "weights, not in this store",
+    ]  # fmt: skip
+    assert not any(check.problem for check in checks)
+
+
+def test_what_is_no_adapter_of_ours_is_said(store, tmp_path):
+    artifact(store, tmp_path / "in", "image", {}, "other")
+    with pytest.raises(DataError, match="says nothing of a run"):
+        lineage(store, "other")
+    with pytest.raises(DataError, match="no image nothing"):
+        lineage(store, "nothing")
+
+
+def test_everything_is_as_it_was(store, tmp_path):
+    made(store, tmp_path / "in")
+    checks = list(verify(store, lineage(store, "1")))
+    assert len(checks) == 8  # four configs, four files
+    assert not any(check.problem for check in checks)
+
+
+@pytest.mark.parametrize("what", ["image", "adapter", "dataset", "weights"])
+@pytest.mark.parametrize(
+    ("harm", "said"), [("flip", "its bytes are others"), ("cut", "and the manifest says"), ("remove", "it is gone")]
+)
+def test_a_blob_that_is_not_what_it_was_is_found(store, tmp_path, what, harm, said):
+    made(store, tmp_path / "in")
+    link = lineage(store, "1")
+    title = f"{what}.bin"
+    blob = next(
+        layer
+        for _, found in walked(link)
+        if found.manifest
+        for layer in found.manifest.layers
+        if title in layer.annotations.values()
+    )
+    path = store.root / "blobs/sha256" / blob.digest.removeprefix("sha256:")
+    path.chmod(0o644)
+    data = path.read_bytes()
+    if harm == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-1] + (b"?" if harm == "flip" else b""))
+    problems = [check for check in verify(store, link) if check.problem]
+    assert [check.digest for check in problems] == [blob.digest]
+    assert said in problems[0].problem
+
+
+def test_an_image_that_says_something_else_than_its_run_is_found(store, tmp_path):
+    digests = made(store, tmp_path / "in")
+    with store.open_blob(digests["image"]) as reader:
+        body = json.loads(reader.read())
+    body["annotations"]["kaiflow.run.tuned-loss"] = "0.1"
+    store.add_manifest(json.dumps(body).encode(), ["flattered"])
+    problems = [check.problem for check in verify(store, lineage(store, "flattered")) if check.problem]
+    assert problems == ["it says 0.1, and its run says 3"]
+
+
+def aged(store, days):
+    """Make everything in the store so many days old."""
+    for path in (store.root / "blobs/sha256").iterdir():
+        os.utime(path, (time.time() - days * DAY,) * 2)
+
+
+def test_what_no_image_is_made_of_is_removed_when_it_is_old(store, tmp_path):
+    made(store, tmp_path / "in", text="a")
+    made(store, tmp_path / "in", text="b")  # the same tag moves on: a's image is no longer the user's
+    aged(store, 31)
+    removed = prune(store, time.time(), 30)
+    assert {pruned.tag for pruned in removed} == {f"kaiflow-{kind}-a" for kind in ("dataset", "run", "report", "image")}
+    assert "kaiflow-report-b" in store.tags()  # the report of a run that is needed
+    assert sum(pruned.freed_bytes for pruned in removed) > 0
+    assert {tag for tag in store.tags() if not is_cache(tag)} == {"1"}
+    assert not any(check.problem for check in verify(store, lineage(store, "1")))
+
+
+def test_what_is_young_or_needed_stays_and_a_dry_run_removes_nothing(store, tmp_path):
+    made(store, tmp_path / "in", text="a")
+    made(store, tmp_path / "in", text="b")
+    assert prune(store, time.time(), 30) == []
+    before = store.tags()
+    aged(store, 31)
+    assert len(prune(store, time.time(), 30, dry=True)) == 4
+    assert store.tags() == before
+
+
+def test_without_an_image_of_the_users_all_of_the_cache_may_go(store, tmp_path):
+    artifact(store, tmp_path / "in", "weights", {}, "kaiflow-weights-w")
+    artifact(store, tmp_path / "in", "image", {}, "latest")
+    aged(store, 2)
+    assert [pruned.tag for pruned in prune(store, time.time(), 1)] == ["kaiflow-weights-w"]
+    assert set(store.tags()) == {"latest"}
