@@ -37,7 +37,8 @@ class _TooLarge(Exception):
 def upload(at: Repository, source: Path, digest: str | None = None, also_in: str | None = None) -> Uploaded:
     """Upload the file; one that is there already, or in the repository ``also_in``, moves no bytes.
 
-    ``digest`` is the file's where it is known; else nothing can be asked beforehand.
+    ``digest`` is the file's where it is known; else nothing can be asked beforehand. A known one is also named with
+    the bytes themselves, in one ``PUT``, which registries take faster: they hash once and keep no state between.
 
     Raises:
         DataError: the file has other bytes than ``digest`` stands for, or the registry wants no body of any size.
@@ -49,7 +50,7 @@ def upload(at: Repository, source: Path, digest: str | None = None, also_in: str
     pieces: int | None = None
     for attempt in range(ATTEMPTS + len(PIECES_BYTES)):
         try:
-            found = _send(at, source, pieces)
+            found = _send(at, source, pieces) if pieces or not digest else _send_at_once(at, source, digest)
         except _TooLarge:
             smaller = [n for n in PIECES_BYTES if pieces is None or n < pieces]
             if not smaller:
@@ -68,9 +69,7 @@ def upload(at: Repository, source: Path, digest: str | None = None, also_in: str
             pause(attempt, cut.retry_after)
             continue
         if digest is not None and found != digest:
-            raise DataError(
-                "DigestMismatch", f"{source.name} is no longer what {digest} stands for.", fix="Run the step again."
-            )
+            raise _other_bytes(source, digest)
         return Uploaded(found, size)
     raise AssertionError("unreachable")
 
@@ -98,10 +97,46 @@ def mount(at: Repository, digest: str, repository: str) -> bool:
         return answer.status_code == 201
 
 
+def _send_at_once(at: Repository, source: Path, digest: str) -> str:
+    """Send the file with its digest; the registry refuses bytes of another.
+
+    Raises:
+        DataError: it did.
+    """
+    location = _opened(at)
+    with source.open("rb") as reader:
+        body = _Body(reader, 0, source.stat().st_size, None)
+        answer = _once(at, "PUT", f"{location}{_joint(location)}digest={digest}", OCTETS, lambda: body)
+    if answer.status_code == 413:
+        raise _TooLarge
+    if answer.status_code == 400:
+        raise _other_bytes(source, digest)
+    if answer.status_code == 404:
+        raise _Cut("404")
+    if answer.status_code != 201:
+        raise at.refused(answer)
+    return digest
+
+
+def _opened(at: Repository) -> str:
+    """Open an upload; return where it goes."""
+    with at.asked(f"{at.base}/blobs/uploads/", method="POST", data=b"", good=(202,)) as opened:
+        return at.absolute(opened.headers["Location"])
+
+
+def _joint(location: str) -> str:
+    return "&" if "?" in location else "?"
+
+
+def _other_bytes(source: Path, digest: str) -> DataError:
+    return DataError(
+        "DigestMismatch", f"{source.name} is no longer what {digest} stands for.", fix="Run the step again."
+    )
+
+
 def _send(at: Repository, source: Path, pieces: int | None) -> str:
     """Send the file in one upload; return its digest."""
-    with at.asked(f"{at.base}/blobs/uploads/", method="POST", data=b"", good=(202,)) as opened:
-        location = at.absolute(opened.headers["Location"])
+    location = _opened(at)
     size, hasher = source.stat().st_size, hashlib.sha256()
     with source.open("rb") as reader:
         start = 0
@@ -113,8 +148,7 @@ def _send(at: Repository, source: Path, pieces: int | None) -> str:
             if length == 0:
                 break
     digest = f"sha256:{hasher.hexdigest()}"
-    joint = "&" if "?" in location else "?"
-    answer = _once(at, "PUT", f"{location}{joint}digest={digest}", OCTETS, b"")
+    answer = _once(at, "PUT", f"{location}{_joint(location)}digest={digest}", OCTETS, b"")
     if answer.status_code != 201:
         raise at.refused(answer)
     return digest
@@ -135,7 +169,7 @@ class _Body:
         sent = 0
         while sent < self._length and (chunk := self._reader.read(min(READ_BYTES, self._length - sent))):
             sent += len(chunk)
-            if sent > self._hashed:
+            if self._hasher is not None and sent > self._hashed:
                 self._hasher.update(chunk)
                 self._hashed = sent
             yield chunk
@@ -155,10 +189,10 @@ def _patch(at: Repository, location: str, body: _Body, headers: dict[str, str]) 
 def _once(at: Repository, method: str, url: str, headers: dict[str, str], data: Any) -> requests.Response:  # noqa: ANN401
     """Send one request of an upload; what passes ends the upload, and a new one may work."""
     try:
-        answer = at.ask(method, url, headers, data)
+        with at.ask(method, url, headers, data) as answer:
+            _ = answer.content  # small: the registry's word, if it has one
     except FAULTS as error:
         raise _Cut(type(error).__name__) from error
     if answer.status_code in PASSING:
         raise _Cut(str(answer.status_code), answer.headers.get("Retry-After", ""))
-    answer.close()
     return answer

@@ -1,6 +1,7 @@
 """A proxy before a real registry that does one thing wrong: faults by name."""
 
 import http.client
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -69,7 +70,7 @@ class Exchange(BaseHTTPRequestHandler):
     def cut(self) -> bool:
         """End the connection without an answer."""
         self.close_connection = True
-        self.connection.close()
+        self.connection.shutdown(socket.SHUT_RDWR)  # http.server closes it
         return True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
