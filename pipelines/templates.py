@@ -23,6 +23,7 @@ from hera.workflows import models as m
 
 from pipelines.plan import PlannedStep, request_json
 from pipelines.volumes import INPUT_VOLUME, OUTPUT_VOLUME
+from presets.gpus import find_sku, skus
 from presets.recipe import Recipe
 from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, Verb
 
@@ -71,7 +72,7 @@ def template(recipe: Recipe, step: PlannedStep, images: Images) -> Container:
             expression=RETRY_EXPRESSION,
             backoff=m.Backoff(duration="5s", factor=m.IntOrString(root=2), max_duration="1h"),
         ),
-        resources=_resources(step),
+        resources=_resources(recipe, step),
         node_selector=_node_selector(recipe) if step.on_gpu else None,
         tolerations=_TOLERATIONS if step.on_gpu else None,
         volumes=_volumes(recipe, step),
@@ -98,10 +99,17 @@ def _environment(recipe: Recipe, step: PlannedStep) -> list[SecretEnv]:
     return [SecretEnv(name="HF_TOKEN", secret_name=secret, secret_key="HF_TOKEN", optional=True)]  # noqa: S106
 
 
-def _resources(step: PlannedStep) -> Resources:
+def _resources(recipe: Recipe, step: PlannedStep) -> Resources:
     if step.on_gpu:
-        return Resources(cpu_request=4, memory_request="16Gi", gpus=1)
+        return Resources(cpu_request=4, memory_request="16Gi", gpus=_gpus(recipe))
     return Resources(cpu_request="500m", memory_request="1Gi")
+
+
+def _gpus(recipe: Recipe) -> int:
+    """Return how many GPUs train: all of the machine that is named, where it is known; else one."""
+    named = recipe.node.instance_type
+    sku = find_sku(named, skus()) if named else None
+    return sku.count if sku else 1
 
 
 _TOLERATIONS = [
@@ -122,6 +130,8 @@ def _volumes(recipe: Recipe, step: PlannedStep) -> list[EmptyDirVolume | SecretV
         EmptyDirVolume(name="work", mount_path=WORKDIR),
         EmptyDirVolume(name="tmp", mount_path="/tmp"),  # noqa: S108  (a pod's own)
     ]
+    if step.on_gpu and _gpus(recipe) > 1:  # through which processes of one node exchange gradients; 64 MiB otherwise
+        volumes.append(EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory"))  # noqa: S108
     secret = recipe.output.push_secret
     if secret and recipe.output.image and step.verb not in NO_STORE:
         volumes.append(_docker_config("registry", secret, REGISTRY_SECRET_FOLDER))

@@ -134,3 +134,15 @@ def test_a_volume_that_kubernetes_does_not_know_is_refused_with_its_field(worksp
     with pytest.raises(InvalidInput) as caught:
         compile_workflow(plan(recipe_of(workspace)), Images())
     assert [error.field for error in caught.value.errors] == ["tuning.input.volumeSource.nfs.path"]
+
+
+@pytest.mark.parametrize(
+    ("sku", "gpus"), [("Standard_NC24ads_A100_v4", 1), ("standard_nc48ads_a100_v4", 2), ("Standard_Unheard_v9", 1)]
+)
+def test_the_training_asks_for_every_gpu_of_its_machine_and_memory_to_share(workspace, put, recipe_of, sku, gpus):
+    body = compile_workflow(plan(recipe_of(put(workspace, "resource.instanceType", sku))), Images())
+    tune = next(t for t in body["spec"]["templates"] if t["name"] == "tune")
+    assert tune["container"]["resources"]["limits"]["nvidia.com/gpu"] == str(gpus)
+    shared = [v for v in tune["volumes"] if v["name"] == "shm"]
+    assert shared == ([{"name": "shm", "emptyDir": {"medium": "Memory"}}] if gpus > 1 else [])
+    check_supported(body)
