@@ -5,6 +5,7 @@ An artifact is an OCI manifest whose layers are files (``org.opencontainers.imag
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from presets.errors import ConfigError, DataError
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 EMPTY_CONFIG_TYPE = "application/vnd.oci.empty.v1+json"
 TITLE = "org.opencontainers.image.title"
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 LAYOUT_PREFIX, REGISTRY_PREFIX = "layout:", "registry:"
 MOUNTED_CONFIG = Path("/run/kaiflow/registry/config.json")  # of the Secret that output.imagePushSecret names
 UPLOADS = 3  # at a time
@@ -39,9 +41,27 @@ class Descriptor:
         return body
 
     @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> "Descriptor":
-        """Read a descriptor as OCI writes it."""
-        return cls(body["mediaType"], body["digest"], body["size"], body.get("annotations") or {})
+    def from_json(cls, body: Any) -> "Descriptor":  # noqa: ANN401  (whatever JSON holds)
+        """Read a descriptor as OCI writes it.
+
+        Raises:
+            ValueError: it is not one.
+        """
+        if not isinstance(body, Mapping):
+            raise ValueError("a descriptor is not an object")
+        kind, digest, size = (body.get(name) for name in ("mediaType", "digest", "size"))
+        if not isinstance(kind, str) or not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            raise ValueError("a descriptor has no media type, or no sha256 digest")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ValueError("a descriptor has no size")
+        return cls(kind, digest, size, _annotations(body))
+
+
+def _annotations(body: Mapping[str, Any]) -> Mapping[str, str]:
+    notes = body.get("annotations") or {}
+    if not isinstance(notes, Mapping) or not all(isinstance(value, str) for value in notes.values()):
+        raise ValueError("annotations are not text")
+    return notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +76,26 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, digest: str, data: bytes) -> "Manifest":
-        """Read a manifest whose digest has been checked."""
-        body = json.loads(data)
-        layers = tuple(Descriptor.from_json(layer) for layer in body["layers"])
-        kind = body.get("artifactType") or body["config"]["mediaType"]
-        return cls(digest, kind, layers, body.get("annotations") or {}, len(data))
+        """Read a manifest whose digest has been checked.
+
+        Raises:
+            DataError: it is not an image manifest.
+        """
+        try:
+            body = json.loads(data)
+            if not isinstance(body, dict) or not isinstance(body.get("layers"), list):
+                raise ValueError("it has no layers")
+            layers = tuple(Descriptor.from_json(layer) for layer in body["layers"])
+            kind = body.get("artifactType") or Descriptor.from_json(body.get("config")).media_type
+            if not isinstance(kind, str):
+                raise ValueError("its artifact type is not text")
+            return cls(digest, kind, layers, _annotations(body), len(data))
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                "ManifestInvalid",
+                f"{digest} is not the manifest of an image: {error}.",
+                fix="Name an image, or remove what is there.",
+            ) from error
 
 
 class Store(Protocol):

@@ -1,6 +1,7 @@
 """weights: the base model at a pinned revision, as safetensors and tokenizer, in the store, once.
 
-Sources: the Hugging Face hub, or a Python package that carries the weights. No pickled weights, no code.
+Sources: the Hugging Face hub, an OCI image (KAITO's own, or one that holds such files anywhere), or a Python package
+that carries the weights. No pickled weights, no code.
 """
 
 import json
@@ -8,36 +9,33 @@ import os
 import shutil
 from pathlib import Path
 
-from presets.errors import ConfigError, DataError, KaiflowError, NotPermittedError, TryAgainError
+from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.recipe import ModelRecipe, PackagedWeights
 from steps import logs
 from steps.contract import Context, Request, Result, content_key
 from steps.store import Manifest, open_store, publish
+from steps.weights_image import WANTED_FILES, from_image, pinned
 
 ARTIFACT_TYPE = "application/vnd.kaiflow.weights.v1"
-HUB_PATTERNS = [
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "LICENSE*",
-    "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
-]  # fmt: skip
 
 
 def run(request: Request, context: Context) -> Result:
     """Put the weights into the store, or find them there."""
     model = request.part("model", ModelRecipe)
-    if model.weights_image:
-        raise ConfigError(
-            "SourceNotSupported",
-            "This version does not read weights from images.",
-            fix="Leave presetOptions.image out: the weights then come from the hub.",
-        )
     store = open_store(request.store)
-    tag = f"kaiflow-weights-{content_key('weights', **_identity(model))}"
+    image = pinned(model.weights_image) if model.weights_image else None
+    tag = f"kaiflow-weights-{content_key('weights', **_identity(model, image))}"
     known = store.find(tag)
     if known is not None:
         logs.event("reused", weights=known.digest)
         return _result(known, cached=True)
     folder = context.work / "weights"
-    revision = _from_package(model.package, folder) if model.package else _from_hub(model, folder)
+    if image is not None:
+        revision = from_image(image, context.work / "image", folder)
+    elif model.package:
+        revision = _from_package(model.package, folder)
+    else:
+        revision = _from_hub(model, folder)
     files = {
         p.relative_to(folder).as_posix(): p
         for p in sorted(folder.rglob("*"))
@@ -50,7 +48,9 @@ def run(request: Request, context: Context) -> Result:
     return _result(manifest, cached=False)
 
 
-def _identity(model: ModelRecipe) -> dict[str, str | None]:
+def _identity(model: ModelRecipe, image: str | None) -> dict[str, str | None]:
+    if image is not None:
+        return {"image": image.rpartition("@")[2]}
     return {
         "id": model.hugging_face_id,
         "revision": model.revision,
@@ -79,7 +79,7 @@ def _from_hub(model: ModelRecipe, folder: Path) -> str:
     try:
         commit = HfApi(token=token).model_info(model.hugging_face_id, revision=model.revision, timeout=30).sha
         snapshot_download(
-            model.hugging_face_id, revision=commit, allow_patterns=HUB_PATTERNS, local_dir=folder, token=token
+            model.hugging_face_id, revision=commit, allow_patterns=list(WANTED_FILES), local_dir=folder, token=token
         )
     except HfHubHTTPError as error:
         raise _hub_error(model, error.response.status_code) from error

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from presets.errors import ConfigError, DataError
 from steps.oci_layout import LayoutStore, safe_title
 from steps.registry_store import RegistryStore
-from steps.store import open_store, publish
+from steps.store import TITLE, Manifest, open_store, publish
 
 
 @pytest.fixture
@@ -154,6 +154,47 @@ def test_every_accepted_title_stays_below_its_folder(title):
 def test_a_digest_is_never_a_path(store, digest):
     with pytest.raises(DataError):
         store.open_blob(digest)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=9,
+)
+GOOD = {
+    "schemaVersion": 2, "artifactType": "application/x",
+    "config": {"mediaType": "c", "digest": "sha256:" + "0" * 64, "size": 2},
+    "layers": [{"mediaType": "l", "digest": "sha256:" + "1" * 64, "size": 3, "annotations": {TITLE: "a"}}],
+    "annotations": {"k": "v"},
+}  # fmt: skip
+
+
+@given(st.binary(max_size=60) | JSON.map(lambda body: json.dumps(body).encode()))
+def test_what_is_no_manifest_is_refused_with_a_reason(data):
+    try:
+        Manifest.from_bytes("sha256:" + "2" * 64, data)
+    except DataError as refused:
+        assert refused.reason == "ManifestInvalid"
+
+
+@given(st.sampled_from(["artifactType", "config", "layers", "annotations"]), JSON)
+def test_a_manifest_with_a_part_of_another_kind_is_read_or_refused(part, value):
+    try:
+        Manifest.from_bytes("sha256:" + "2" * 64, json.dumps({**GOOD, part: value}).encode())
+    except DataError as refused:
+        assert refused.reason == "ManifestInvalid"
+
+
+@given(st.sampled_from(["mediaType", "digest", "size", "annotations"]), JSON)
+def test_a_layer_with_a_part_of_another_kind_is_read_or_refused(part, value):
+    layers = [{**GOOD["layers"][0], part: value}]
+    try:
+        found = Manifest.from_bytes("sha256:" + "2" * 64, json.dumps({**GOOD, "layers": layers}).encode())
+    except DataError as refused:
+        assert refused.reason == "ManifestInvalid"
+    else:
+        assert found.layers[0].size >= 0
+        assert all(isinstance(note, str) for note in found.layers[0].annotations.values())
 
 
 def test_a_store_is_opened_by_what_its_name_begins_with(tmp_path):

@@ -1,0 +1,62 @@
+"""Base weights out of an OCI image: safetensors, config and tokenizer, wherever in the image they lie.
+
+KAITO publishes its models as such images; a private one is named in ``presetOptions.image``. The tag is resolved to
+its digest first, which is what the weights are known by.
+"""
+
+import fnmatch
+import shutil
+from pathlib import Path
+
+from presets.errors import DataError
+from steps import logs
+from steps.docker_config import DockerConfig, user_configs
+from steps.image_files import pull
+from steps.registry import Registry
+from steps.store import MOUNTED_CONFIG
+
+WANTED_FILES = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "LICENSE*",
+    "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
+)  # fmt: skip
+MOST_BYTES = 1 << 41  # of an image, unpacked
+
+
+def pinned(image: str) -> str:
+    """Return the image by its digest.
+
+    Raises:
+        KaiflowError: there is no such image, or its registry does not let us see it.
+    """
+    with Registry(image, _credentials()) as registry:
+        digest, _ = registry.manifest()
+        return f"{registry.shown}@{digest}"
+
+
+def from_image(image: str, work: Path, folder: Path) -> str:
+    """Put the model's files of ``image`` into ``folder``; return the image's digest.
+
+    Raises:
+        DataError: the image holds no model as safetensors, or more than one.
+    """
+    digest, root = pull(image, _credentials(), work, MOST_BYTES)
+    found = sorted({path.parent for path in root.rglob("config.json") if any(path.parent.glob("*.safetensors"))})
+    if len(found) != 1:
+        pickled = any(root.rglob("*.bin"))
+        what = f"holds {len(found)} models" if found else "holds no model as safetensors"
+        raise DataError(
+            "NoSafetensors" if not found else "ImageInvalid",
+            f"{image} {what}{', only pickled weights, which are never loaded' if pickled and not found else ''}.",
+            fix="Build it with one folder of config.json, *.safetensors and the tokenizer's files.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(found[0].iterdir()):
+        if path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in WANTED_FILES):
+            path.replace(folder / path.name)
+    logs.event("unpacked", image=image, files=len(list(folder.iterdir())))
+    shutil.rmtree(work)
+    return digest
+
+
+def _credentials() -> DockerConfig:
+    return DockerConfig.read([MOUNTED_CONFIG, *user_configs()])

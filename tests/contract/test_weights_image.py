@@ -1,0 +1,100 @@
+"""Base weights out of images of a real registry: KAITO's way and others; nothing pickled is taken."""
+
+import pytest
+
+from presets.errors import DataError, NotPermittedError
+from presets.recipe import ModelRecipe
+from steps import weights
+from steps.contract import Context, Request, WorkspaceRef
+from steps.oci_layout import LayoutStore
+from tests.registries import TAR, TAR_GZIP, Pusher, registry, tar
+
+FILES = {
+    "config.json": b"{}", "model-00001-of-00002.safetensors": b"one", "model-00002-of-00002.safetensors": b"two",
+    "model.safetensors.index.json": b"{}", "tokenizer.json": b"{}", "tokenizer_config.json": b"{}",
+}  # fmt: skip
+NOT_WANTED = {"pytorch_model.bin": b"pickle", "modeling_phi3.py": b"code", "README.md": b"words"}
+TITLE = "org.opencontainers.image.title"
+MODEL = ModelRecipe("p", "org/base", "main", "mit", False, 512, None, "bfloat16", "IMAGE", None, None)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with registry(tmp_path_factory.mktemp("registry")) as found:
+        yield found
+
+
+def put(tmp_path, image):
+    """Run the step; return its result and the names of the files in the store."""
+    from dataclasses import asdict
+
+    store = LayoutStore(tmp_path / "store")
+    request = Request(
+        verb="weights",
+        workspace=WorkspaceRef(name="a", namespace="b", uid="c", revision="d"),
+        store=f"layout:{tmp_path / 'store'}",
+        target="local",
+        recipe={"model": {**asdict(MODEL), "weights_image": image}},
+        inputs={},
+    )
+    work = tmp_path / "work"
+    work.mkdir(exist_ok=True)
+    result = weights.run(request, Context(work, lambda done, total: None))
+    manifest = store.find(result.outputs["weights"])
+    assert manifest is not None
+    return result, {layer.annotations[TITLE] for layer in manifest.layers}, manifest
+
+
+def test_files_by_their_titles_as_oras_pushes_them(address, tmp_path):
+    push = Pusher(address, "kaito/by-title")
+    layers = [(TAR, data, {TITLE: f"weights/{name}"}) for name, data in {**FILES, **NOT_WANTED}.items()]
+    digest = push.image_of(layers, "0.2.0")
+    _, names, manifest = put(tmp_path, f"{push.image}:0.2.0")
+    assert names == set(FILES)
+    assert manifest.annotations["kaiflow.model.revision"] == digest
+
+
+def test_a_folder_deep_in_an_image(address, tmp_path):
+    push = Pusher(address, "kaito/deep")
+    content = {f"workspace/model/weights/{name}": data for name, data in {**FILES, **NOT_WANTED}.items()}
+    push.image_of([(TAR, tar({"etc/config.json": b"{}"}), {}), (TAR_GZIP, tar(content), {})], "1")
+    assert put(tmp_path, f"{push.image}:1")[1] == set(FILES)
+
+
+def test_the_same_image_is_not_pulled_again_and_another_under_the_same_tag_is(address, tmp_path):
+    push = Pusher(address, "kaito/moving")
+    push.image_of([(TAR, data, {TITLE: name}) for name, data in FILES.items()], "1")
+    first, _, _ = put(tmp_path, f"{push.image}:1")
+    again, _, _ = put(tmp_path, f"{push.image}:1")
+    assert (first.outputs["cached"], again.outputs["cached"]) == ("false", "true")
+    assert again.outputs["weights"] == first.outputs["weights"]
+    push.image_of([(TAR, data + b" ", {TITLE: name}) for name, data in FILES.items()], "1")
+    moved, _, _ = put(tmp_path, f"{push.image}:1")
+    assert moved.outputs["cached"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"data/config.json": b"{}", "data/pytorch_model.bin": b"x"}, "only pickled weights"),
+        ({"data/readme": b"x"}, "no model as safetensors"),
+        (
+            {f"{folder}/{name}": data for folder in ("a", "b") for name, data in FILES.items()},
+            "holds 2 models",
+        ),
+    ],
+)
+def test_an_image_without_one_model_is_refused(address, tmp_path, content, said):
+    push = Pusher(address, "kaito/odd")
+    push.image_of([(TAR, tar(content), {})], "1")
+    with pytest.raises(DataError, match=said):
+        put(tmp_path, f"{push.image}:1")
+
+
+def test_an_image_that_is_not_there_or_not_open_is_told(address, tmp_path):
+    with pytest.raises(DataError, match="MANIFEST_UNKNOWN"):
+        put(tmp_path, f"{address}/kaito/none:1")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    with registry(closed, password=True) as other, pytest.raises(NotPermittedError):
+        put(tmp_path, f"{other}/kaito/closed:1")
