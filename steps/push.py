@@ -4,6 +4,7 @@ The tag moves last: whoever reads it finds either the old adapter or the new one
 """
 
 import math
+from collections.abc import Mapping
 
 from presets.errors import ConfigError, DataError
 from presets.names import parse_image
@@ -35,7 +36,8 @@ def run(request: Request, context: Context) -> Result:
     shared = elsewhere or (store if request.target == "cluster" else None)  # one's own state folder is one's own
     if shared is not None:
         require_own_tag(shared, tag, owner(request), output.image or tag)
-    cache_tag = f"kaiflow-image-{content_key('push', run=adapter.digest, created=created_at())}"
+    annotations = _annotations(request, adapter)
+    cache_tag = f"kaiflow-image-{image_key(annotations)}"
     known = store.find(cache_tag)
     if known is not None:
         _move_tag(store, known, tag)
@@ -45,7 +47,7 @@ def run(request: Request, context: Context) -> Result:
     store.check_out(adapter, folder)
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     layer = build_layer(files, context.work / "layer.tar.gz")
-    image = publish_image(store, layer, _annotations(request, adapter), created_at(), [cache_tag, tag])
+    image = publish_image(store, layer, annotations, created_at(), [cache_tag, tag])
     layer.path.unlink()
     _publish(image, store, elsewhere, tag)
     context.progress(1, 1)
@@ -73,6 +75,11 @@ def judge(adapter: Manifest, evaluation: EvaluationRecipe) -> tuple[str, str]:
     if not worse:
         return "passed", reason
     return ("refused" if evaluation.gate == "enforce" else "warned"), reason
+
+
+def image_key(annotations: Mapping[str, str]) -> str:
+    """Return the content key of an image: what it says of itself, its run included, and when it was made."""
+    return content_key("push", annotations=annotations, created=created_at())
 
 
 def owner(request: Request) -> str:
