@@ -36,6 +36,7 @@ def lines(path: Path, rows=ROWS) -> Path:
     return path
 
 
+@pytest.mark.slow  # a whole run, for a minute
 def test_the_seeds_dataset_runs_from_its_address_to_an_adapter(here, tmp_path):
     """A parquet file of messages, its digest in its name, behind ``?download=true``."""
     sink = tmp_path / "x.parquet"
