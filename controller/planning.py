@@ -63,7 +63,7 @@ def machine(recipe: Recipe) -> Machine:
         ConfigError: the training does not fit the machine that is named, or fits none that is known.
     """
     model, table, named = find_model(recipe.model.preset), skus(), recipe.node.instance_type
-    sku = find_sku(named, table) if named else None
+    sku = find_sku(named, table)
     if model is None or (named and sku is None):
         return Machine(None, _as_asked(recipe, model), named=bool(named))
     if sku is not None:

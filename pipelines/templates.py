@@ -107,8 +107,7 @@ def _resources(recipe: Recipe, step: PlannedStep) -> Resources:
 
 def _gpus(recipe: Recipe) -> int:
     """Return how many GPUs train: all of the machine that is named, where it is known; else one."""
-    named = recipe.node.instance_type
-    sku = find_sku(named, skus()) if named else None
+    sku = find_sku(recipe.node.instance_type, skus())
     return sku.count if sku else 1
 
 

@@ -87,9 +87,9 @@ def skus(override: Path | None = None) -> dict[str, Sku]:
         ) from error
 
 
-def find_sku(name: str, table: dict[str, Sku]) -> Sku | None:
-    """Return the machine type of ``name``, in any case."""
-    return table.get(name.lower())
+def find_sku(name: str | None, table: dict[str, Sku]) -> Sku | None:
+    """Return the machine type of ``name``, in any case; None where none is named, or it is not in the table."""
+    return table.get(name.lower()) if name else None
 
 
 def unknown_sku(name: str, table: dict[str, Sku]) -> str:

@@ -143,7 +143,7 @@ def budget(workspace: Workspace, choice: Choice) -> BudgetRecipe:
 
 def _hourly_price(workspace: Workspace) -> float:
     named = workspace.instance_type
-    sku = find_sku(named, skus()) if named else None
+    sku = find_sku(named, skus())
     if sku is not None and sku.price is not None:
         return sku.price.usd_per_hour
     what = f"What {named} costs is not known" if named else "No machine is named whose price would be known"

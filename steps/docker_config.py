@@ -20,6 +20,7 @@ from typing import Any
 from presets.errors import ConfigError
 
 HELPER_SECONDS = 30
+MOUNTED_CONFIG = Path("/run/kaiflow/registry/config.json")  # of the Secret that output.imagePushSecret names
 DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 TOKEN_USER = "<token>"  # noqa: S105  (docker's mark for an identity token)
 
@@ -93,6 +94,11 @@ def user_configs() -> list[Path]:
     if runtime:
         paths.append(Path(runtime) / "containers" / "auth.json")
     return paths
+
+
+def step_credentials() -> DockerConfig:
+    """Return what a step may show to registries: the mounted Secret's entries, then the user's own."""
+    return DockerConfig.read([MOUNTED_CONFIG, *user_configs()])
 
 
 def _best_entry(entries: Mapping[str, Any], host: str, repository: str) -> Credentials | None:

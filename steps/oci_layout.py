@@ -52,15 +52,9 @@ class LayoutStore:
 
     def add_file(self, source: Path, media_type: str, annotations: Mapping[str, str]) -> Descriptor:
         """Copy the file in, hashing as it is read."""
-        part = self._ingest / f"{os.getpid()}-{os.urandom(4).hex()}"
-        hasher, size = hashlib.sha256(), 0
-        with source.open("rb") as reader, part.open("wb") as writer:
-            while chunk := reader.read(CHUNK_BYTES):
-                hasher.update(chunk)
-                size += len(chunk)
-                writer.write(chunk)
-            _sync(writer)
-        return self._adopt(part, Descriptor(media_type, f"sha256:{hasher.hexdigest()}", size, annotations))
+        with source.open("rb") as reader:
+            part, digest, size = self._taken_in(reader)
+        return self._adopt(part, Descriptor(media_type, digest, size, annotations))
 
     def add_bytes(self, data: bytes, media_type: str) -> Descriptor:
         """Write a small blob."""
@@ -77,14 +71,9 @@ class LayoutStore:
         """
         if self._has(blob):
             return
-        part = self._ingest / f"{os.getpid()}-{os.urandom(4).hex()}"
-        hasher = hashlib.sha256()
-        with source.open_blob(blob.digest) as reader, part.open("wb") as writer:
-            while chunk := reader.read(CHUNK_BYTES):
-                hasher.update(chunk)
-                writer.write(chunk)
-            _sync(writer)
-        if f"sha256:{hasher.hexdigest()}" != blob.digest:
+        with source.open_blob(blob.digest) as reader:
+            part, digest, _ = self._taken_in(reader)
+        if digest != blob.digest:
             part.unlink()
             raise DataError(
                 "ArtifactCorrupt", f"A blob is not what {blob.digest} stands for.", fix="Run the file again."
@@ -176,6 +165,18 @@ class LayoutStore:
                 f"{layer.annotations.get(TITLE, 'A blob')} in the store does not match its digest {layer.digest}.",
                 fix="Run the file again: the damaged blob has been removed and will be made anew.",
             )
+
+    def _taken_in(self, reader: BinaryIO) -> tuple[Path, str, int]:
+        """Copy what is read aside, hashing it; return the file, its digest and its size."""
+        part = self._ingest / f"{os.getpid()}-{os.urandom(4).hex()}"
+        hasher, size = hashlib.sha256(), 0
+        with part.open("wb") as writer:
+            while chunk := reader.read(CHUNK_BYTES):
+                hasher.update(chunk)
+                size += len(chunk)
+                writer.write(chunk)
+            _sync(writer)
+        return part, f"sha256:{hasher.hexdigest()}", size
 
     def _adopt(self, part: Path, descriptor: Descriptor) -> Descriptor:
         if self._has(descriptor):

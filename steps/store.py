@@ -20,7 +20,6 @@ EMPTY_CONFIG_TYPE = "application/vnd.oci.empty.v1+json"
 TITLE = "org.opencontainers.image.title"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 LAYOUT_PREFIX, REGISTRY_PREFIX = "layout:", "registry:"
-MOUNTED_CONFIG = Path("/run/kaiflow/registry/config.json")  # of the Secret that output.imagePushSecret names
 UPLOADS = 3  # at a time
 
 
@@ -145,11 +144,10 @@ def open_store(uri: str) -> Store:
     if uri.startswith(LAYOUT_PREFIX):
         return LayoutStore(Path(uri.removeprefix(LAYOUT_PREFIX)))
     if uri.startswith(REGISTRY_PREFIX):
-        from steps.docker_config import DockerConfig, user_configs
+        from steps.docker_config import step_credentials
         from steps.registry_store import RegistryStore
 
-        config = DockerConfig.read([MOUNTED_CONFIG, *user_configs()])
-        return RegistryStore(uri.removeprefix(REGISTRY_PREFIX), config)
+        return RegistryStore(uri.removeprefix(REGISTRY_PREFIX), step_credentials())
     raise ConfigError(
         "StoreUnknown", f"{uri!r} is no store.", fix="Write layout:/absolute/folder or registry:host/repository."
     )

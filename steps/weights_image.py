@@ -10,10 +10,9 @@ from pathlib import Path
 
 from presets.errors import DataError
 from steps import logs
-from steps.docker_config import DockerConfig, user_configs
+from steps.docker_config import step_credentials
 from steps.image_files import pull
 from steps.registry import Registry
-from steps.store import MOUNTED_CONFIG
 
 WANTED_FILES = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "LICENSE*",
@@ -28,7 +27,7 @@ def pinned(image: str) -> str:
     Raises:
         KaiflowError: there is no such image, or its registry does not let us see it.
     """
-    with Registry(image, _credentials()) as registry:
+    with Registry(image, step_credentials()) as registry:
         digest, _ = registry.manifest()
         return f"{registry.shown}@{digest}"
 
@@ -39,7 +38,7 @@ def from_image(image: str, work: Path, folder: Path) -> str:
     Raises:
         DataError: the image holds no model as safetensors, or more than one.
     """
-    digest, root = pull(image, _credentials(), work, MOST_BYTES)
+    digest, root = pull(image, step_credentials(), work, MOST_BYTES)
     found = sorted({path.parent for path in root.rglob("config.json") if any(path.parent.glob("*.safetensors"))})
     if len(found) != 1:
         pickled = any(root.rglob("*.bin"))
@@ -56,7 +55,3 @@ def from_image(image: str, work: Path, folder: Path) -> str:
     logs.event("unpacked", image=image, files=len(list(folder.iterdir())))
     shutil.rmtree(work)
     return digest
-
-
-def _credentials() -> DockerConfig:
-    return DockerConfig.read([MOUNTED_CONFIG, *user_configs()])
