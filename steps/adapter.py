@@ -72,5 +72,8 @@ def save_adapter(model: PeftModel, tokenizer: Any, base: ModelRecipe, folder: Pa
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = base.hugging_face_id  # peft wrote a path of this machine
     config["revision"] = base.revision if len(base.revision) == 40 else None
+    for name in ("target_modules", "exclude_modules"):  # sets to peft: the same adapter has the same bytes
+        if isinstance(config.get(name), list):
+            config[name] = sorted(config[name])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     (folder / "README.md").unlink(missing_ok=True)  # peft's template card; ours is written with the figures
