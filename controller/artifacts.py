@@ -102,6 +102,8 @@ TELLING = {
     "run": ("kaiflow.run.recipe", "kaiflow.version", "kaiflow.run.tuned-loss"),
     "dataset": ("kaiflow.dataset.rows", "kaiflow.dataset.sources"),
     "weights": ("kaiflow.model", "kaiflow.model.revision"),
+    "report": (),
+    "provenance": ("in-toto.io/predicate-type",),
 }
 
 

@@ -37,6 +37,8 @@ REQUEST_FILE = "request.json"
 RESULT_FILE = "result.json"
 OUTPUTS_FOLDER = "outputs"
 REPORT_FILE = "report.html"  # of the training, in its work folder
+RECIPE_FILE = "recipe.json"  # what the training was told
+REPORT_TYPE = "application/vnd.kaiflow.report.v1"  # report and recipe, as an artifact
 
 T = TypeVar("T")
 

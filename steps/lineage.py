@@ -1,7 +1,8 @@
 """From an adapter image back to what it was made of: the run, its rows, its base; and is every byte still what it was?
 
-The links are digests in annotations, so that they hold wherever the artifacts are copied. In a place that has only
-the image (a registry that a laptop has pushed to) the rest is told by its digest.
+The links are digests in annotations, so that they hold wherever the artifacts are copied, and subjects: a report and
+the recipe name their run, a provenance statement its image. In a place that has only the image (a registry that a
+laptop has pushed to) the rest is told by its digest.
 """
 
 import hashlib
@@ -10,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from presets.errors import DataError, KaiflowError
-from steps.store import Descriptor, Manifest, Store
+from steps import provenance
+from steps.contract import RECIPE_FILE, REPORT_TYPE
+from steps.store import TITLE, Descriptor, Manifest, Store
 
 RUN = "kaiflow.run"
-# What an artifact is made of: annotation that holds the digest -> what that is.
-MADE_OF = {RUN: "run", "kaiflow.run.dataset": "dataset", "kaiflow.run.weights": "weights"}
+# What a run is made of: annotation that holds the digest -> what that is.
+MADE_OF = {"kaiflow.run.dataset": "dataset", "kaiflow.run.weights": "weights"}
 # Annotations that are carried along from the run to its image: they must say the same.
 CARRIED = (
     "kaiflow.run.key",
@@ -30,10 +33,10 @@ CHUNK_BYTES = 1 << 20
 class Link:
     """One artifact on the way back."""
 
-    what: str  # image, run, dataset, weights
+    what: str  # image, run, dataset, weights; report, provenance: what tells of the one above
     digest: str
     manifest: Manifest | None  # None: it is not in this store
-    made_of: tuple["Link", ...] = ()
+    parts: tuple["Link", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,43 +59,65 @@ def lineage(store: Store, reference: str) -> Link:
         raise DataError("ImageNotFound", f"There is no image {reference} here.", fix="Name its tag, or its digest.")
     if RUN not in image.annotations:
         raise DataError("NotAnAdapter", f"{reference} says nothing of a run of kaiflow.", fix="Name an adapter image.")
-    run = store.find(image.annotations[RUN])
-    parts = tuple(
-        Link(MADE_OF[note], digest, store.find(digest))
-        for note in ("kaiflow.run.dataset", "kaiflow.run.weights")
-        if (digest := image.annotations.get(note))
-    )
-    return Link("image", image.digest, image, (Link("run", image.annotations[RUN], run, parts),))
+    digest = image.annotations[RUN]
+    made_of = [
+        Link(what, part, store.find(part)) for note, what in MADE_OF.items() if (part := image.annotations.get(note))
+    ]
+    run = Link("run", digest, store.find(digest), (*made_of, *_telling(store, digest, "report", REPORT_TYPE)))
+    stated = _telling(store, image.digest, "provenance", provenance.ARTIFACT_TYPE)
+    return Link("image", image.digest, image, (run, *stated))
+
+
+def _telling(store: Store, digest: str, what: str, artifact_type: str) -> list[Link]:
+    """Return the artifacts of one type that tell of another one."""
+    return [Link(what, m.digest, m) for m in store.referrers(digest) if m.artifact_type == artifact_type]
 
 
 def walked(link: Link) -> Iterator[tuple[int, Link]]:
     """Yield every link with its distance from the image."""
     yield 0, link
-    for part in link.made_of:
+    for part in link.parts:
         yield from ((depth + 1, found) for depth, found in walked(part))
 
 
 def verify(store: Store, link: Link) -> Iterator[Check]:
-    """Hash every blob of everything that is there again, and compare what image and run say of themselves."""
+    """Hash every blob of everything that is there again, and compare what image, run and statement say."""
     for _, found in walked(link):
         if found.manifest is None:
             yield Check(f"{found.what}, not in this store", found.digest)
             continue
         for name, blob in _blobs(store, found.manifest):
             yield Check(f"{found.what}: {name}", blob.digest, _problem(store, blob))
-    image, run = link.manifest, link.made_of[0].manifest
+    yield from _contradictions(store, link)
+
+
+def _contradictions(store: Store, link: Link) -> Iterator[Check]:
+    """Compare what the image, its run, the report and the statement say of one another."""
+    image, run = link.manifest, link.parts[0].manifest
     for note in CARRIED if image and run else ():
         said, known = image.annotations.get(note), run.annotations.get(note)  # type: ignore[union-attr]  # both are there
         if said != known:
             yield Check(f"image: {note}", link.digest, f"it says {said}, and its run says {known}")
+    for part in link.parts:
+        if part.what == "provenance" and part.manifest and image:
+            for problem in provenance.problems(store, part.manifest, image):
+                yield Check("provenance", part.digest, problem)
+    for part in link.parts[0].parts:
+        for name, blob in _layers(part.manifest) if part.what == "report" and part.manifest and run else ():
+            if name == RECIPE_FILE and blob.digest != run.annotations.get("kaiflow.run.recipe"):  # type: ignore[union-attr]
+                yield Check("report: recipe.json", blob.digest, "it is another recipe than the run tells of")
 
 
 def _blobs(store: Store, manifest: Manifest) -> Iterator[tuple[str, Descriptor]]:
     with store.open_blob(manifest.digest) as reader:
         body = json.loads(reader.read())
     yield "config", Descriptor.from_json(body["config"])
+    yield from _layers(manifest)
+
+
+def _layers(manifest: Manifest) -> Iterator[tuple[str, Descriptor]]:
     for layer in manifest.layers:
-        yield layer.annotations.get("org.opencontainers.image.title", "layer"), layer
+        yield layer.annotations.get(TITLE, "layer"), layer
 
 
 def _problem(store: Store, blob: Descriptor) -> str:

@@ -88,12 +88,19 @@ class LayoutStore:
             entries = self._entries()
             for tag in tags:
                 entries[tag] = descriptor
+            if manifest.subject and descriptor.digest not in {d.digest for d in entries.values()}:
+                entries[descriptor.digest] = descriptor
             self._write_index(entries)
         return manifest
 
+    def referrers(self, digest: str) -> list[Manifest]:
+        """Return what the index names, tagged or not, whose subject is ``digest``."""
+        named = sorted({d.digest for d in self._entries().values() if d.media_type == MANIFEST_TYPE})
+        return [m for m in map(self.find, named) if m is not None and m.subject == digest]
+
     def tags(self) -> dict[str, str]:
         """Return tag -> manifest digest."""
-        return {tag: descriptor.digest for tag, descriptor in self._entries().items()}
+        return {tag: d.digest for tag, d in self._entries().items() if tag != d.digest}
 
     def open_blob(self, digest: str) -> AbstractContextManager[BinaryIO]:
         """Open the blob's file."""
@@ -115,11 +122,19 @@ class LayoutStore:
     def discard(self, manifest: Manifest) -> None:
         """Remove the artifact's manifest and the blobs that no tagged artifact holds; a tagged one stays."""
         with self._locked():
-            tagged = {d.digest for d in self._entries().values()}
-            if manifest.digest in tagged:
+            entries = self._entries()
+            if manifest.digest in {d.digest for tag, d in entries.items() if tag != d.digest}:
                 return
-            kept = tagged | {blob for digest in tagged for blob in self._blobs_of(digest)}
-            for digest in {manifest.digest, *self._blobs_of(manifest.digest)} - kept:
+            about = {
+                m.digest for m in self.referrers(manifest.digest)
+            }  # what tells of it, and has no tag, goes with it
+            gone = {manifest.digest, *(digest for digest in about if digest in entries)}
+            if gone & set(entries):
+                entries = {tag: d for tag, d in entries.items() if tag not in gone}
+                self._write_index(entries)
+            kept = {d.digest for d in entries.values()}
+            kept |= {blob for digest in kept for blob in self._blobs_of(digest)}
+            for digest in {*gone, *(blob for each in gone for blob in self._blobs_of(each))} - kept:
                 self._path(digest).unlink(missing_ok=True)
 
     def written_at(self, digest: str) -> float:
@@ -203,16 +218,18 @@ class LayoutStore:
         return entry.digest if entry else None
 
     def _entries(self) -> dict[str, Descriptor]:
+        """Return tag -> what it names; what has no tag, such as a statement on another artifact, by its digest."""
         try:
             index: dict[str, Any] = json.loads((self.root / "index.json").read_bytes())
         except FileNotFoundError:
             return {}
         found = [Descriptor.from_json(body) for body in index["manifests"]]
-        return {d.annotations[REF_NAME]: d for d in found if REF_NAME in d.annotations}
+        return {d.annotations.get(REF_NAME, d.digest): d for d in found}
 
     def _write_index(self, entries: Mapping[str, Descriptor]) -> None:
         manifests = [
-            Descriptor(d.media_type, d.digest, d.size, {REF_NAME: tag}).to_json() for tag, d in sorted(entries.items())
+            Descriptor(d.media_type, d.digest, d.size, {} if tag == d.digest else {REF_NAME: tag}).to_json()
+            for tag, d in sorted(entries.items())
         ]
         body = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests}
         self._write(self.root / "index.json", json.dumps(body, indent=1).encode())

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from presets.errors import KaiflowError
-from steps.lineage import RUN, lineage, walked
+from steps.lineage import lineage, walked
 from steps.oci_layout import LayoutStore
 
 CACHE_PREFIX = "kaiflow-"
@@ -51,10 +51,4 @@ def _needed(store: LayoutStore, tags: Iterable[str]) -> set[str]:
             needed |= {link.digest for _, link in walked(lineage(store, tag))}
         except KaiflowError:  # not an adapter: an image that somebody else has put here
             continue
-    return needed | {digest for digest in store.tags().values() if _run_told_of(store, digest) in needed}
-
-
-def _run_told_of(store: LayoutStore, digest: str) -> str:
-    """Return the run that an artifact tells of, as a report does; empty for others."""
-    found = store.find(digest)
-    return found.annotations.get(RUN, "") if found is not None else ""
+    return needed

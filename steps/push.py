@@ -5,6 +5,7 @@ The tag moves last: whoever reads it finds either the old adapter or the new one
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 from presets.errors import ConfigError, DataError
 from presets.names import parse_image
@@ -12,6 +13,7 @@ from presets.recipe import DataRecipe, EvaluationRecipe, ModelRecipe, OutputReci
 from steps import logs
 from steps.adapter_image import build_layer, created_at, publish_image
 from steps.contract import Context, Request, Result, content_key
+from steps.provenance import attach
 from steps.store import REGISTRY_PREFIX, Manifest, Store, copy, open_store, require
 
 OWNER = "kaiflow.workspace"
@@ -39,19 +41,29 @@ def run(request: Request, context: Context) -> Result:
     annotations = _annotations(request, adapter)
     cache_tag = f"kaiflow-image-{image_key(annotations)}"
     known = store.find(cache_tag)
-    if known is not None:
-        _move_tag(store, known, tag)
-        _publish(known, store, elsewhere, tag)
-        return _result(output, known, verdict, cached=True)
-    folder = context.work / "adapter"
+    image = known or _made(store, adapter, context.work, annotations, cache_tag)
+    provenance = attach(store, image, _repository(request, output))
+    _move_tag(store, image, tag)
+    if elsewhere is not None:
+        _push(image, provenance, store, elsewhere, tag)
+    context.progress(1, 1)
+    return _result(output, image, verdict, cached=known is not None)
+
+
+def _made(store: Store, adapter: Manifest, work: Path, annotations: Mapping[str, str], tag: str) -> Manifest:
+    """Assemble the image of the adapter's files."""
+    folder = work / "adapter"
     store.check_out(adapter, folder)
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    layer = build_layer(files, context.work / "layer.tar.gz")
-    image = publish_image(store, layer, annotations, created_at(), [cache_tag, tag])
+    layer = build_layer(files, work / "layer.tar.gz")
+    image = publish_image(store, layer, annotations, created_at(), [tag])
     layer.path.unlink()
-    _publish(image, store, elsewhere, tag)
-    context.progress(1, 1)
-    return _result(output, image, verdict, cached=False)
+    return image
+
+
+def _repository(request: Request, output: OutputRecipe) -> str:
+    reference = parse_image(output.image) if output.image else None
+    return reference.repository_with_registry if reference else owner(request)
 
 
 def judge(adapter: Manifest, evaluation: EvaluationRecipe) -> tuple[str, str]:
@@ -113,15 +125,15 @@ def _own_registry(request: Request, output: OutputRecipe) -> Store | None:
     return None if uri == request.store else open_store(uri)
 
 
-def _publish(image: Manifest, store: Store, elsewhere: Store | None, tag: str) -> None:
-    """Copy the image to its registry, the tag last, and read it back.
+def _push(image: Manifest, provenance: Manifest, store: Store, elsewhere: Store, tag: str) -> None:
+    """Copy the image to its registry, then what tells of it, the tag last, and read it back.
 
     Raises:
         DataError: the registry has something else under the tag than was pushed.
     """
-    if elsewhere is None:
-        return
-    copy(image, store, elsewhere, [tag])
+    copy(image, store, elsewhere, [])
+    copy(provenance, store, elsewhere, [])
+    _move_tag(elsewhere, image, tag)
     found = elsewhere.find(tag)
     if found is None or found.digest != image.digest:
         raise DataError(

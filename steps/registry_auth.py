@@ -12,6 +12,7 @@ from typing import Any
 import requests
 
 from presets.errors import NotPermittedError, TryAgainError
+from steps import azure_registry
 from steps.docker_config import Credentials, DockerConfig
 
 EARLY_SECONDS = 15  # a token is not used in its last seconds
@@ -28,6 +29,7 @@ class RegistryAuth:
         self._registry, self._config, self._session = registry, config, session
         self._plain, self._verify = plain, verify
         self._tokens: dict[str, tuple[str, float]] = {}
+        self._identity: Credentials | None = None  # a workload identity's, exchanged
         self._basic = False
 
     def header(self, repository: str, *, push: bool) -> dict[str, str]:
@@ -66,7 +68,7 @@ class RegistryAuth:
         return {"Authorization": f"Basic {credentials.basic}"} if credentials and credentials.basic else {}
 
     def _token(self, challenge: dict[str, str], repository: str, scope: str) -> tuple[str, float]:
-        credentials = self._config.find(self._registry, repository)
+        credentials = self._config.find(self._registry, repository) or self._workload_identity()
         query = {"service": challenge.get("service", ""), "scope": scope}
         try:
             response = self._ask(challenge["realm"], query, credentials)
@@ -89,6 +91,11 @@ class RegistryAuth:
         if not token:
             raise self._denied(repository, "gives no token")
         return str(token), float(body.get("expires_in") or DEFAULT_SECONDS)
+
+    def _workload_identity(self) -> Credentials | None:
+        if self._identity is None and azure_registry.signs_in(self._registry):
+            self._identity = azure_registry.exchanged(self._registry, self._session, self._verify)
+        return self._identity
 
     def _ask(self, realm: str, query: dict[str, str], credentials: Credentials | None) -> requests.Response:
         if credentials and credentials.identity_token:

@@ -12,6 +12,7 @@ from steps.docker_config import DockerConfig
 from steps.oci_layout import safe_title
 from steps.registry import INDEX_TYPES, MANIFEST_TYPES, blob_to, manifest_bytes
 from steps.registry_client import Repository
+from steps.registry_referrers import SUBJECT_HEADER, enter, referrers
 from steps.registry_upload import has_blob, mount, upload
 from steps.store import MANIFEST_TYPE, TITLE, Descriptor, Manifest, Store
 
@@ -63,10 +64,12 @@ class RegistryStore:
     def add_manifest(self, data: bytes, tags: Iterable[str]) -> Manifest:
         """Add the manifest by its digest, read it back, then move the tags to it."""
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        manifest = Manifest.from_bytes(digest, data)
         for name in (digest, *tags):
             url, headers = f"{self._at.base}/manifests/{name}", {"Content-Type": MANIFEST_TYPE}
             with self._at.asked(url, headers, method="PUT", data=data, good=(201,)) as answer:
                 told = answer.headers.get("Docker-Content-Digest", digest)
+                listed = SUBJECT_HEADER in answer.headers
             if told != digest:
                 raise DataError(
                     "DigestMismatch",
@@ -75,7 +78,13 @@ class RegistryStore:
                 )
             if name == digest:
                 manifest_bytes(self._at, digest, MANIFEST_TYPES)
-        return Manifest.from_bytes(digest, data)
+                if manifest.subject and not listed:
+                    enter(self._at, manifest)
+        return manifest
+
+    def referrers(self, digest: str) -> list[Manifest]:
+        """Return what the registry lists, or the list under the fallback tag."""
+        return referrers(self._at, digest)
 
     def open_blob(self, digest: str) -> AbstractContextManager[BinaryIO]:
         """Fetch the blob, or the manifest, into a file that is gone when it is closed."""

@@ -72,6 +72,7 @@ class Manifest:
     layers: tuple[Descriptor, ...]
     annotations: Mapping[str, str]
     size: int
+    subject: str = ""  # digest of the artifact that this one tells of, where it tells of one
 
     @classmethod
     def from_bytes(cls, digest: str, data: bytes) -> "Manifest":
@@ -88,7 +89,8 @@ class Manifest:
             kind = body.get("artifactType") or Descriptor.from_json(body.get("config")).media_type
             if not isinstance(kind, str):
                 raise ValueError("its artifact type is not text")
-            return cls(digest, kind, layers, _annotations(body), len(data))
+            subject = Descriptor.from_json(body["subject"]).digest if body.get("subject") is not None else ""
+            return cls(digest, kind, layers, _annotations(body), len(data), subject)
         except (ValueError, RecursionError) as error:
             raise DataError(
                 "ManifestInvalid",
@@ -132,6 +134,10 @@ class Store(Protocol):
         """Lay the artifact's files into ``folder`` by their titles, each digest verified."""
         ...
 
+    def referrers(self, digest: str) -> list[Manifest]:
+        """Return the artifacts whose subject is ``digest``, in the order of their digests."""
+        ...
+
 
 def open_store(uri: str) -> Store:
     """Return the store that ``uri`` names: ``layout:/absolute/folder`` or ``registry:host/repository``.
@@ -159,8 +165,12 @@ def publish(
     files: Mapping[str, Path],
     annotations: Mapping[str, str],
     tags: Iterable[str],
+    subject: Manifest | None = None,
 ) -> Manifest:
-    """Store ``files`` (title -> path) as one artifact; the same content gives the same digest."""
+    """Store ``files`` (title -> path) as one artifact; the same content gives the same digest.
+
+    ``subject`` is the artifact of this store that the new one tells of.
+    """
 
     def add(file: tuple[str, Path]) -> Descriptor:
         title, path = file
@@ -176,6 +186,7 @@ def publish(
         "config": config.to_json(),
         "layers": [layer.to_json() for layer in layers],
         "annotations": dict(sorted(annotations.items())),
+        **({"subject": Descriptor(MANIFEST_TYPE, subject.digest, subject.size).to_json()} if subject else {}),
     }
     return store.add_manifest(canonical(body), tags)
 
@@ -214,6 +225,8 @@ def canonical(body: Mapping[str, Any]) -> bytes:
 
 
 def _media_type(title: str) -> str:
+    if title.endswith(".intoto.json"):
+        return "application/vnd.in-toto+json"
     suffix = Path(title).suffix
     return {
         ".json": "application/json",

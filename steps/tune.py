@@ -9,19 +9,19 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from presets.recipe import BudgetRecipe
 from steps import logs
 from steps.checkpoint_files import find_checkpoint, restore
-from steps.contract import REPORT_FILE, Context, Request, Result, content_key
+from steps.contract import RECIPE_FILE, REPORT_FILE, REPORT_TYPE, Context, Request, Result, content_key
 from steps.launch import processes_here, train_here, train_together
 from steps.machine import gpus
 from steps.run_report import report
 from steps.store import Manifest, Store, canonical, open_store, publish, require
 
 ARTIFACT_TYPE = "application/vnd.kaiflow.adapter.v1"
-REPORT_TYPE = "application/vnd.kaiflow.report.v1"
 STEPS = "kaiflow.run.steps"
 STOPPED_AT = "kaiflow.run.stopped-at-seconds"  # the budget that has ended the run; 0: the pod's deadline has
 # Not in the artifact: the same run has the same digest, wherever and however often it was interrupted.
@@ -70,11 +70,12 @@ def run(request: Request, context: Context) -> Result:
         figures = train_here(request, context, key, store, tags.run)
     else:
         figures = train_together(request, context, key, tags.run, count)
+    recipe = canonical(_told(request, count))  # rows and base aside: the same recipe has the same digest
     annotations = {
         "kaiflow.run.key": key,
         "kaiflow.run.dataset": dataset.digest,
         "kaiflow.run.weights": weights.digest,
-        "kaiflow.run.recipe": recipe_digest(request, count),
+        "kaiflow.run.recipe": f"sha256:{hashlib.sha256(recipe).hexdigest()}",
         "kaiflow.version": version("kaiflow"),
         STEPS: f"{figures['steps']}/{figures['total_steps']}",
         **_losses(figures),
@@ -89,7 +90,8 @@ def run(request: Request, context: Context) -> Result:
         if checkpoint is not None:
             store.discard(checkpoint)
         shutil.rmtree(checkpoints, ignore_errors=True)
-    _report(store, request, context, figures, manifest, tags.report)
+    page = report(request.workspace.name, figures, request.recipe)
+    _report(store, page, recipe, context.work, manifest, tags.report)
     return _result(manifest, cached=False, figures={name: figures[name] for name in OF_THIS_MACHINE})
 
 
@@ -109,11 +111,6 @@ def _told(request: Request, processes: int) -> dict[str, Any]:
     return {**parts, "shuffle": order, **({"processes": processes} if processes > 1 else {})}
 
 
-def recipe_digest(request: Request, processes: int) -> str:
-    """Return the digest of what the training was told, rows and base aside: the same recipe has the same one."""
-    return f"sha256:{hashlib.sha256(canonical(_told(request, processes))).hexdigest()}"
-
-
 def _finished(store: Store, tag: str) -> Manifest | None:
     found = store.find(tag)
     return found if found is not None and found.artifact_type == ARTIFACT_TYPE else None
@@ -127,11 +124,13 @@ def _as_far(store: Store, tag: str, budget: BudgetRecipe) -> Manifest | None:
     return found
 
 
-def _report(store: Store, request: Request, context: Context, figures: dict[str, Any], run: Manifest, tag: str) -> None:
-    """Lay the report beside the work, and into the store as an artifact of its own: it tells of this machine."""
-    path = context.work / REPORT_FILE
-    path.write_text(report(request.workspace.name, figures, request.recipe))
-    publish(store, REPORT_TYPE, {REPORT_FILE: path}, {"kaiflow.run": run.digest}, [tag])
+def _report(store: Store, page: str, recipe: bytes, work: Path, run: Manifest, tag: str) -> None:
+    """Lay the page beside the work, and with the recipe into the store, as an artifact that tells of the run."""
+    contents = {REPORT_FILE: page.encode(), RECIPE_FILE: recipe}
+    for name, content in contents.items():
+        (work / name).write_bytes(content)
+    files = {name: work / name for name in contents}
+    publish(store, REPORT_TYPE, files, {"kaiflow.run": run.digest}, [tag], subject=run)
 
 
 def _losses(figures: dict[str, Any]) -> dict[str, str]:

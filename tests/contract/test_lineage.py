@@ -9,11 +9,12 @@ import pytest
 from presets.errors import DataError
 from steps.lineage import lineage, verify, walked
 from steps.oci_layout import LayoutStore
+from steps.provenance import attach
 from steps.pruning import is_cache, prune
 from steps.registry_store import RegistryStore
 from steps.store import copy, publish
 from tests.contract.test_registry_store import NOBODY
-from tests.registries import registry
+from tests.registries import digest, registry
 
 DAY = 86400
 
@@ -23,11 +24,18 @@ def store(tmp_path):
     return LayoutStore(tmp_path / "store")
 
 
-def artifact(store, folder, kind, notes, *tags, text=""):
+RECIPE = b'{"lora":{"r":8}}'
+
+
+def artifact(store, folder, kind, notes, *tags, text="", subject=None):
     folder.mkdir(exist_ok=True)
     path = folder / f"{kind}.bin"
     path.write_text(f"{kind} {text} " * 100)
-    return publish(store, f"application/vnd.kaiflow.{kind}.v1", {path.name: path}, notes, tags)
+    files = {path.name: path}
+    if kind == "report":
+        files["recipe.json"] = folder / "recipe.json"
+        files["recipe.json"].write_bytes(RECIPE)
+    return publish(store, f"application/vnd.kaiflow.{kind}.v1", files, notes, tags, subject)
 
 
 def made(store, folder, tag="1", text="a"):
@@ -35,21 +43,29 @@ def made(store, folder, tag="1", text="a"):
     dataset = artifact(store, folder, "dataset", {"kaiflow.dataset.rows": "9"}, f"kaiflow-dataset-{text}", text=text)
     weights = artifact(store, folder, "weights", {"kaiflow.model": "org/base"}, "kaiflow-weights-w")
     notes = {
-        "kaiflow.run.key": text, "kaiflow.run.recipe": "sha256:r", "kaiflow.run.dataset": dataset.digest,
-        "kaiflow.run.weights": weights.digest, "kaiflow.run.tuned-loss": "3",
+        "kaiflow.run.key": text, "kaiflow.run.recipe": digest(RECIPE), "kaiflow.run.dataset": dataset.digest,
+        "kaiflow.run.weights": weights.digest, "kaiflow.run.tuned-loss": "3", "kaiflow.version": "0.1.0",
     }  # fmt: skip
     run = artifact(store, folder, "adapter", notes, f"kaiflow-run-{text}", text=text)
-    artifact(store, folder, "report", {"kaiflow.run": run.digest}, f"kaiflow-report-{text}", text=text)
-    image = artifact(
-        store, folder, "image", {**notes, "kaiflow.run": run.digest}, f"kaiflow-image-{text}", tag, text=text
+    report = artifact(
+        store, folder, "report", {"kaiflow.run": run.digest}, f"kaiflow-report-{text}", text=text, subject=run
     )
-    return {"image": image.digest, "run": run.digest, "dataset": dataset.digest, "weights": weights.digest}
+    said = {
+        **notes, "kaiflow.run": run.digest, "kaiflow.model": "org/base", "kaiflow.model.revision": "r",
+        "kaiflow.workspace": "team/ws", "sh.kaito.model.name": "base",
+    }  # fmt: skip
+    image = artifact(store, folder, "image", said, f"kaiflow-image-{text}", tag, text=text)
+    made = {"image": image, "run": run, "dataset": dataset, "weights": weights, "report": report}
+    made["provenance"] = attach(store, image, "registry/team/adapter")
+    return {what: manifest.digest for what, manifest in made.items()}
 
 
 def test_an_image_leads_back_to_its_run_rows_and_base(store, tmp_path):
     digests = made(store, tmp_path / "in")
     found = list(walked(lineage(store, "1")))
-    assert [(depth, link.what) for depth, link in found] == [(0, "image"), (1, "run"), (2, "dataset"), (2, "weights")]
+    assert [(depth, link.what) for depth, link in found] == [
+        (0, "image"), (1, "run"), (2, "dataset"), (2, "weights"), (2, "report"), (1, "provenance"),
+    ]  # fmt: skip
     assert {link.what: link.digest for _, link in found} == digests
     assert all(link.manifest is not None for _, link in found)
 
@@ -62,7 +78,8 @@ def test_where_only_the_image_was_pushed_the_rest_is_told_by_its_digest(store, t
         elsewhere = RegistryStore(f"{address}/team/adapter", NOBODY)
         assert copy(image, store, elsewhere, ["1"]) == image
         found = {link.what: link for _, link in walked(lineage(elsewhere, "1"))}
-        assert {what: link.digest for what, link in found.items()} == digests
+        there = {what: digest for what, digest in digests.items() if what not in ("report", "provenance")}
+        assert {what: link.digest for what, link in found.items()} == there
         assert found["image"].manifest is not None
         assert found["run"].manifest is None
         checks = list(verify(elsewhere, lineage(elsewhere, "1")))
@@ -83,7 +100,7 @@ def test_what_is_no_adapter_of_ours_is_said(store, tmp_path):
 def test_everything_is_as_it_was(store, tmp_path):
     made(store, tmp_path / "in")
     checks = list(verify(store, lineage(store, "1")))
-    assert len(checks) == 8  # four configs, four files
+    assert len(checks) == 13  # six configs, seven files: the report has the recipe beside it
     assert not any(check.problem for check in checks)
 
 
@@ -122,6 +139,72 @@ def test_an_image_that_says_something_else_than_its_run_is_found(store, tmp_path
     store.add_manifest(json.dumps(body).encode(), ["flattered"])
     problems = [check.problem for check in verify(store, lineage(store, "flattered")) if check.problem]
     assert problems == ["it says 0.1, and its run says 3"]
+
+
+def test_a_statement_that_says_otherwise_than_its_image_is_found(store, tmp_path):
+    digests = made(store, tmp_path / "in")
+    image, said = store.find("1"), provenance(store, digests["provenance"])
+    said["predicate"]["buildDefinition"]["resolvedDependencies"][0]["digest"] = {"sha256": "0" * 64}
+    forged = tmp_path / "provenance.intoto.json"
+    forged.write_text(json.dumps(said))
+    publish(store, "application/vnd.in-toto+json", {forged.name: forged}, {}, [], subject=image)
+    empty = tmp_path / "empty.intoto.json"
+    empty.write_text("[]")
+    publish(store, "application/vnd.in-toto+json", {empty.name: empty}, {}, [], subject=image)
+    problems = [(check.what, check.problem) for check in verify(store, lineage(store, "1")) if check.problem]
+    assert sorted(problems) == [
+        ("provenance", "it is no provenance statement of kaiflow"),
+        ("provenance", "it names another one than the image does: dataset"),
+    ]
+
+
+def test_a_report_with_another_recipe_is_found(store, tmp_path):
+    digests = made(store, tmp_path / "in")
+    other = tmp_path / "recipe.json"
+    other.write_text("{}")
+    kind = "application/vnd.kaiflow.report.v1"
+    publish(store, kind, {other.name: other}, {}, ["other"], subject=store.find(digests["run"]))
+    problems = [(check.what, check.problem) for check in verify(store, lineage(store, "1")) if check.problem]
+    assert problems == [("report: recipe.json", "it is another recipe than the run tells of")]
+
+
+def provenance(store, digest):
+    """Return the statement of an attached artifact."""
+    manifest = store.find(digest)
+    with store.open_blob(manifest.layers[0].digest) as reader:
+        return json.loads(reader.read())
+
+
+def test_the_statement_is_slsa_provenance_of_the_image(store, tmp_path):
+    digests = made(store, tmp_path / "in")
+    attached = store.find(digests["provenance"])
+    assert attached.subject == digests["image"]
+    assert attached.layers[0].media_type == "application/vnd.in-toto+json"
+    assert attached.annotations["in-toto.io/predicate-type"] == "https://slsa.dev/provenance/v1"
+    said = provenance(store, digests["provenance"])
+    assert said["_type"] == "https://in-toto.io/Statement/v1"
+    assert said["subject"] == [{"name": "registry/team/adapter", "digest": hexed(digests["image"])}]
+    build = said["predicate"]["buildDefinition"]
+    assert {d["name"]: d["digest"] for d in build["resolvedDependencies"]} == {
+        what: hexed(digests[what]) for what in ("dataset", "weights")
+    }
+    assert build["externalParameters"]["recipe"] == digest(RECIPE)
+
+
+def hexed(name):
+    return {"sha256": name.removeprefix("sha256:")}
+
+
+def test_attaching_again_attaches_nothing_new_and_removing_the_image_takes_it_away(store, tmp_path):
+    digests = made(store, tmp_path / "in")
+    image = store.find("1")
+    assert attach(store, image, "registry/team/adapter").digest == digests["provenance"]
+    assert [m.digest for m in store.referrers(image.digest)] == [digests["provenance"]]
+    store.untag("1")
+    assert store.referrers(image.digest) != []  # the cache tag still names the image
+    store.untag("kaiflow-image-a")
+    assert store.referrers(image.digest) == []
+    assert store.find(digests["provenance"]) is None
 
 
 def aged(store, days):

@@ -19,7 +19,9 @@ from tests.registry_proxy import proxied
 
 NOTES = {
     "kaiflow.run.base-loss": "5", "kaiflow.run.tuned-loss": "3", "kaiflow.run.difference": "-2",
-    "kaiflow.run.standard-error": "0.1",
+    "kaiflow.run.standard-error": "0.1", "kaiflow.run.key": "k", "kaiflow.run.recipe": "sha256:" + "1" * 64,
+    "kaiflow.run.dataset": "sha256:" + "2" * 64, "kaiflow.run.weights": "sha256:" + "3" * 64,
+    "kaiflow.version": "0.1.0",
 }  # fmt: skip
 MODEL = {
     "preset": "p", "hugging_face_id": "org/base", "revision": "0" * 40, "license": "mit", "gated": False,
