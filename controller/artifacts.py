@@ -53,12 +53,18 @@ def verify(
 
 
 def prune(
+    repository: Annotated[
+        str | None, typer.Argument(metavar="[REPOSITORY]", help="registry/repository; this machine's stores otherwise.")
+    ] = None,
     older_than: Annotated[float, typer.Option("--older-than", min=0.0, help="Days.")] = 30.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     namespace: Annotated[str | None, typer.Option("-n", "--namespace", help="Only this namespace.")] = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Remove finished steps that no image is made of any more, out of the stores of this machine."""
+    """Remove finished steps that no image is made of any more: this machine's, or a repository's."""
+    if repository is not None:
+        _prune_registry(repository, older_than, dry_run)
+        return
     from controller.output import say, write_table
     from controller.state import all_folders, state_root
     from steps.oci_layout import LayoutStore
@@ -75,6 +81,21 @@ def prune(
     if rows:
         write_table(("NAMESPACE", "NAME", "TAG", "FREES"), rows)
     say(f"{len(rows)} {'would be ' if dry_run else ''}removed, {freed / (1 << 20):.1f} MiB.")
+
+
+def _prune_registry(repository: str, older_than_days: float, dry: bool) -> None:
+    from controller.output import say, write_table
+    from steps.docker_config import step_credentials
+    from steps.registry_pruning import prune_registry
+    from steps.registry_store import RegistryStore
+
+    look = prune_registry(RegistryStore(repository, step_credentials()), time.time(), older_than_days, dry=dry)
+    if look.removed:
+        write_table(("TAG", "SIZE"), [(p.tag, f"{p.freed_bytes / (1 << 20):.1f} MiB") for p in look.removed])
+    say(
+        f"{len(look.removed)} {'would be ' if dry else ''}removed; {look.waiting} that nothing needs "
+        f"{'are' if look.waiting != 1 else 'is'} kept until nothing has needed them for {older_than_days:g} days."
+    )
 
 
 def _open(image: str, namespace: str, state_dir: Path | None) -> tuple[Any, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from presets.errors import KaiflowError
 from steps.lineage import lineage, walked
 from steps.oci_layout import LayoutStore
+from steps.store import Store
 
 CACHE_PREFIX = "kaiflow-"
 DAY_SECONDS = 86400
@@ -31,11 +32,11 @@ def prune(store: LayoutStore, now: float, older_than_days: float, *, dry: bool =
     A user's tag is never removed, nor what its image was made of: run, rows, base.
     """
     tags = store.tags()
-    needed = _needed(store, (tag for tag in tags if not is_cache(tag)))
+    kept = needed(store, (tag for tag in tags if not is_cache(tag)))
     pruned = []
     for tag, digest in sorted(tags.items()):
         age_days = (now - store.written_at(digest)) / DAY_SECONDS
-        if not is_cache(tag) or digest in needed or age_days < older_than_days:
+        if not is_cache(tag) or digest in kept or age_days < older_than_days:
             continue
         freed = store.size_alone(digest, tag)
         if not dry:
@@ -44,11 +45,12 @@ def prune(store: LayoutStore, now: float, older_than_days: float, *, dry: bool =
     return pruned
 
 
-def _needed(store: LayoutStore, tags: Iterable[str]) -> set[str]:
-    needed: set[str] = set()
+def needed(store: Store, tags: Iterable[str]) -> set[str]:
+    """Return the digests of all that the adapters under ``tags`` were made of, and of what tells of them."""
+    found: set[str] = set()
     for tag in tags:
         try:
-            needed |= {link.digest for _, link in walked(lineage(store, tag))}
+            found |= {link.digest for _, link in walked(lineage(store, tag))}
         except KaiflowError:  # not an adapter: an image that somebody else has put here
             continue
-    return needed
+    return found

@@ -3,17 +3,19 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from presets.errors import DataError, TryAgainError
 from steps.docker_config import DockerConfig
 from steps.registry_client import ATTEMPTS, FAULTS, Repository, pause
+from steps.store import DIGEST
 
 INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFEST_TYPES = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 CHUNK_BYTES = 1 << 20
+NESTED_INDEXES = 3
 
 
 class Registry:
@@ -36,18 +38,18 @@ class Registry:
             DataError: there is no such image, or what comes is not what its digest says.
         """
         wanted = reference or self.reference
-        digest, data = manifest_bytes(self._at, wanted, (*MANIFEST_TYPES, *INDEX_TYPES))
-        try:
-            body = json.loads(data)
-        except ValueError as error:
-            raise _corrupt(self.shown, wanted) from error
-        if isinstance(body, dict) and isinstance(body.get("manifests"), list):
-            return self.manifest(_for_this_platform(body["manifests"], self.shown))
-        if not isinstance(body, dict) or not isinstance(body.get("layers"), list):
-            raise DataError(
-                "ImageInvalid", f"{self.shown} has a manifest without layers.", fix="Push it again with oras."
-            )
-        return digest, body
+        for _ in range(NESTED_INDEXES + 1):
+            digest, data = manifest_bytes(self._at, wanted, (*MANIFEST_TYPES, *INDEX_TYPES))
+            try:
+                body = json.loads(data)
+            except (ValueError, RecursionError) as error:
+                raise _corrupt(self.shown, wanted) from error
+            if isinstance(body, dict) and isinstance(body.get("layers"), list):
+                return digest, body
+            if not isinstance(body, dict) or not isinstance(body.get("manifests"), list):
+                break
+            wanted = _for_this_platform(body["manifests"], self.shown)
+        raise DataError("ImageInvalid", f"{self.shown} has a manifest without layers.", fix="Push it again with oras.")
 
     def blob_to(self, digest: str, size_bytes: int, path: Path) -> None:
         """Write a blob to ``path``: see :func:`blob_to`."""
@@ -109,10 +111,15 @@ def blob_to(at: Repository, digest: str, size_bytes: int | None, path: Path) -> 
     part.replace(path)
 
 
+def _platform(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    told = entry.get("platform")
+    return told if isinstance(told, Mapping) else {}
+
+
 def _for_this_platform(manifests: list[Any], shown: str) -> str:
-    images = [m for m in manifests if isinstance(m, dict) and isinstance(m.get("digest"), str)]
-    images = [m for m in images if (m.get("platform") or {}).get("os") != "unknown"]  # buildkit's attestations
-    wanted = [m for m in images if (m.get("platform") or {}).get("architecture") == "amd64"]
+    images = [m for m in manifests if isinstance(m, dict) and DIGEST.fullmatch(str(m.get("digest")))]
+    images = [m for m in images if _platform(m).get("os") != "unknown"]  # buildkit's attestations
+    wanted = [m for m in images if _platform(m).get("architecture") == "amd64"]
     if not wanted and len(images) != 1:
         raise DataError("ImageInvalid", f"{shown} has no image for linux/amd64.", fix="Name the digest of one image.")
     return str((wanted or images)[0]["digest"])

@@ -106,12 +106,14 @@ class RegistryStore:
 
         Deletion is an option of registries: where it is switched off, the artifact stays.
         """
-        if manifest.digest in self.tags().values():
-            return
-        with self._at.asked(
-            f"{self._at.base}/manifests/{manifest.digest}", method="DELETE", good=(200, 202, 400, 401, 403, 404, 405)
-        ):
-            return
+        if manifest.digest not in self.tags().values():
+            self.remove(manifest.digest)
+
+    def remove(self, digest: str) -> bool:
+        """Remove a manifest and every tag of it; False where the registry lets none be deleted."""
+        url, passed = f"{self._at.base}/manifests/{digest}", (200, 202, 404)
+        with self._at.asked(url, method="DELETE", good=(*passed, 400, 401, 403, 405)) as answer:
+            return answer.status_code in passed
 
     def tags(self) -> dict[str, str]:
         """Return tag -> manifest digest."""

@@ -63,7 +63,7 @@ def entra(tmp_path, monkeypatch):
 
         do_GET = do_POST  # noqa: N815  (http.server's names)
 
-        def log_message(self, *_):
+        def log_message(self, format, *args):  # noqa: A002
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

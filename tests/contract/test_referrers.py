@@ -8,7 +8,7 @@ import pytest
 from steps.provenance import attach
 from steps.registry_referrers import fallback_tag
 from steps.registry_store import RegistryStore
-from steps.store import copy, publish
+from steps.store import copy, publish, require
 from tests.contract.test_lineage import made
 from tests.contract.test_registry_store import NOBODY
 from tests.registries import INDEX, registry
@@ -94,7 +94,8 @@ def test_the_statement_goes_where_the_image_goes(address, tmp_path):
 
     here, there = LayoutStore(tmp_path / "store"), RegistryStore(f"{address}/team/moved", NOBODY)
     digests = made(here, tmp_path / "in")
-    copy(here.find("1"), here, there, ["1"])
-    copy(here.find(digests["provenance"]), here, there, [])
+    image = require(here, "1", "image")
+    copy(image, here, there, ["1"])
+    copy(require(here, digests["provenance"], "statement"), here, there, [])
     assert [m.digest for m in there.referrers(digests["image"])] == [digests["provenance"]]
-    assert attach(there, there.find("1"), "registry/team/adapter").digest != ""
+    assert attach(there, image, "registry/team/adapter").digest == digests["provenance"]

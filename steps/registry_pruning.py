@@ -1,0 +1,99 @@
+"""Which artifacts of a registry does nobody need, and for how long?
+
+Registries do not tell how old a manifest is. So the first look writes down what was unneeded and when, as an artifact
+of its own; what a later look still finds unneeded after so many days is removed. One look a day keeps it so.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from presets.errors import ConfigError, DataError
+from steps.pruning import DAY_SECONDS, Pruned, is_cache, needed
+from steps.registry_referrers import fallback_tag
+from steps.registry_store import RegistryStore
+from steps.store import Manifest, publish
+
+MARKS_TAG, MARKS_TYPE, MARKS_FILE = "kaiflow-prune", "application/vnd.kaiflow.prune.v1", "marks.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a registry found."""
+
+    removed: list[Pruned]
+    waiting: int  # unneeded, and not yet for long enough
+
+
+def prune_registry(store: RegistryStore, now: float, older_than_days: float, *, dry: bool = False) -> Look:
+    """Remove cache tags that no user's tag has led to for so many days; ``dry`` only tells, and writes nothing.
+
+    A user's tag is never removed, nor what its image was made of, nor what tells of them.
+
+    Raises:
+        ConfigError: the registry does not let manifests be deleted.
+    """
+    tags = store.tags()
+    users = {tag for tag in tags if not is_cache(tag) and not tag.startswith("sha256-")}
+    kept = needed(store, users) | {tags[tag] for tag in users}
+    unneeded = {tag: d for tag, d in tags.items() if is_cache(tag) and tag != MARKS_TAG and d not in kept}
+    before = _marks(store)
+    marks = {digest: min(before.get(digest, now), now) for digest in sorted(set(unneeded.values()))}
+    old = {digest for digest, since in marks.items() if (now - since) / DAY_SECONDS >= older_than_days}
+    removed = [Pruned(tag, digest, _size(store, digest)) for tag, digest in sorted(unneeded.items()) if digest in old]
+    if not dry:
+        _write_marks(store, {digest: since for digest, since in marks.items() if digest not in old}, before)
+        for digest in sorted(old):
+            _remove(store, digest, tags)
+    return Look(removed, len(marks) - len(old))
+
+
+def _remove(store: RegistryStore, digest: str, tags: Mapping[str, str]) -> None:
+    """Remove what tells of the artifact, the list of that, then the artifact."""
+    for manifest in store.referrers(digest):
+        if manifest.digest not in tags.values():
+            store.remove(manifest.digest)
+    listed = tags.get(fallback_tag(digest))
+    for each in (listed, digest) if listed else (digest,):
+        if not store.remove(each):
+            raise ConfigError(
+                "DeletionOff",
+                "The registry does not let manifests be deleted.",
+                fix="Switch deletion on there (REGISTRY_STORAGE_DELETE_ENABLED=true), or use its own retention rules.",
+            )
+
+
+def _size(store: RegistryStore, digest: str) -> int:
+    """Return the bytes of the artifact's files; the registry frees those that nothing else holds."""
+    found = store.find(digest)
+    return sum(layer.size for layer in found.layers) if found else 0
+
+
+def _marks(store: RegistryStore) -> dict[str, float]:
+    """Return digest -> since when it has been unneeded, as the last look wrote it."""
+    found = store.find(MARKS_TAG)
+    if found is None:
+        return {}
+    try:
+        with store.open_blob(_only(found)) as reader:
+            body = json.loads(reader.read())
+        return {str(digest): float(since) for digest, since in body.items()}
+    except (ValueError, AttributeError, TypeError):  # not ours: begin anew, which only keeps things for longer
+        return {}
+
+
+def _only(marks: Manifest) -> str:
+    if len(marks.layers) != 1:
+        raise DataError("ManifestInvalid", f"{MARKS_TAG} is not what prune writes.", fix="Remove that tag.")
+    return marks.layers[0].digest
+
+
+def _write_marks(store: RegistryStore, marks: Mapping[str, float], before: Mapping[str, float]) -> None:
+    if marks == before:
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / MARKS_FILE
+        path.write_text(json.dumps(marks, sort_keys=True))
+        publish(store, MARKS_TYPE, {MARKS_FILE: path}, {}, [MARKS_TAG])

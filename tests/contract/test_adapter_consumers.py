@@ -1,0 +1,102 @@
+"""The image goes into others' tools and comes out as an adapter that peft loads: oras-py, skopeo, a buildah mount."""
+
+import os
+import shutil
+import subprocess
+import tarfile
+
+import oras.client
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from presets.recipe import LoraRecipe
+from steps.adapter import add_adapter, save_adapter
+from steps.adapter_image import build_layer, publish_image
+from steps.oci_layout import LayoutStore
+from steps.registry_store import RegistryStore
+from steps.store import copy
+from tests.contract.test_adapter_keys import BASE, NoTokenizer
+from tests.contract.test_levers import SMALL
+from tests.contract.test_registry_store import NOBODY
+from tests.registries import registry
+
+
+def built():
+    torch.manual_seed(3)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SMALL)).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory):
+    """Push a small adapter; yield its registry, its layout, and the adapter's own folder."""
+    folder = tmp_path_factory.mktemp("adapter")
+    own, store = folder / "own", LayoutStore(folder / "store")
+    adapted = add_adapter(built(), LoraRecipe(4, 8, 0.0, ("q_proj", "v_proj"), {}), seed=1)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_()
+    save_adapter(adapted, NoTokenizer(), BASE, own)
+    layer = build_layer({path.name: path for path in own.iterdir()}, folder / "layer")
+    image = publish_image(store, layer, {"sh.kaito.model.name": "x"}, "1970-01-01T00:00:00Z", ["1"])
+    with registry(folder) as address:
+        copy(image, store, RegistryStore(f"{address}/team/adapter", NOBODY), ["1"])
+        yield address, store.root, own
+
+
+def assert_loads(folder, own):
+    """The folder is an adapter to peft, with the very weights."""
+    loaded = PeftModel.from_pretrained(built(), folder)
+    weights = {n: w for n, w in loaded.named_parameters() if "lora_" in n}
+    saved = load_file(own / "adapter_model.safetensors")
+    assert len(weights) == len(saved) > 0
+    for name, weight in saved.items():
+        assert torch.equal(weights[name.replace(".weight", ".default.weight")], weight)
+
+
+def needs(tool):
+    return pytest.mark.skipif(not shutil.which(tool), reason=f"{tool} is not installed: apt-get install {tool}")
+
+
+def test_oras_py_pulls_and_unpacks_it(pushed, tmp_path):
+    address, _, own = pushed
+    oras.client.OrasClient(hostname=address, insecure=True).pull(f"{address}/team/adapter:1", outdir=str(tmp_path))
+    assert_loads(tmp_path / "data", own)
+
+
+@needs("skopeo")
+def test_skopeo_reads_the_layout(pushed, tmp_path):
+    _, layout, own = pushed
+    target = f"dir:{tmp_path / 'image'}"
+    subprocess.run(["skopeo", "copy", "--insecure-policy", f"oci:{layout}:1", target], check=True, capture_output=True)
+    (layer,) = [p for p in (tmp_path / "image").iterdir() if p.stat().st_size > 4096]
+    with tarfile.open(layer) as archive:
+        archive.extractall(tmp_path / "out", filter="data")
+    assert_loads(tmp_path / "out" / "data", own)
+
+
+@needs("buildah")
+@pytest.mark.skipif(os.geteuid() != 0, reason="buildah mounts as root")
+def test_buildah_mounts_it_as_an_image_volume_would(pushed, tmp_path):
+    address, _, own = pushed
+    buildah = [
+        "buildah",
+        "--root",
+        str(tmp_path / "root"),
+        "--runroot",
+        str(tmp_path / "run"),
+        "--storage-driver",
+        "vfs",
+    ]
+
+    def told(*arguments):
+        return subprocess.run([*buildah, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+    container = told("from", "--tls-verify=false", f"docker://{address}/team/adapter:1")
+    try:
+        mounted = told("mount", container)
+        assert_loads(f"{mounted}/data", own)
+    finally:
+        told("rm", container)

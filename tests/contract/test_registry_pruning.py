@@ -1,0 +1,71 @@
+"""A registry forgets what nothing needs once that has been so for long enough, and never a tag of the user's."""
+
+import time
+
+import pytest
+
+from presets.errors import ConfigError
+from steps.lineage import lineage, verify
+from steps.registry_pruning import MARKS_TAG, prune_registry
+from steps.registry_store import RegistryStore
+from tests.contract.test_lineage import DAY, artifact, made
+from tests.contract.test_registry_store import NOBODY
+from tests.registries import registry
+from tests.registry_proxy import proxied
+
+NOW = time.time()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with registry(tmp_path_factory.mktemp("registry")) as found:
+        yield found
+
+
+def test_what_nothing_needs_goes_when_that_has_been_so_for_long_enough(address, tmp_path):
+    store = RegistryStore(f"{address}/team/moved-on", NOBODY)
+    made(store, tmp_path / "in", text="a")
+    artifact(store, tmp_path / "in", "dataset", {}, "kaiflow-dataset-mine", "my-rows", text="mine")
+    kept = made(store, tmp_path / "in", text="b")  # the same tag moves on
+    first = prune_registry(store, NOW, 30)
+    assert (first.removed, first.waiting) == ([], 4)
+    assert prune_registry(store, NOW + 29 * DAY, 30).removed == []
+    before = store.tags()
+    gone = {f"kaiflow-{kind}-a" for kind in ("dataset", "run", "report", "image")}
+    assert {p.tag for p in prune_registry(store, NOW + 31 * DAY, 30, dry=True).removed} == gone
+    assert store.tags() == before
+    look = prune_registry(store, NOW + 31 * DAY, 30)
+    assert {p.tag for p in look.removed} == gone
+    assert all(p.freed_bytes > 0 for p in look.removed)
+    left = {tag for tag in store.tags() if not tag.startswith("sha256-")}
+    assert left == {"1", "my-rows", "kaiflow-dataset-mine", MARKS_TAG, "kaiflow-weights-w"} | {
+        f"kaiflow-{kind}-b" for kind in ("dataset", "run", "report", "image")
+    }
+    link = lineage(store, "1")
+    assert {part.digest for part in link.parts} == {kept["run"], kept["provenance"]}
+    assert not any(check.problem for check in verify(store, link))
+    assert prune_registry(store, NOW + 90 * DAY, 30).removed == []
+
+
+def test_what_is_needed_again_begins_anew(address, tmp_path):
+    store = RegistryStore(f"{address}/team/again", NOBODY)
+    digests = made(store, tmp_path / "in", text="a")
+    with store.open_blob(digests["image"]) as reader:
+        image = reader.read()
+    made(store, tmp_path / "in", text="b")
+    prune_registry(store, NOW, 30)
+    store.add_manifest(image, ["1"])  # the user's tag goes back to a: now b is unneeded
+    look = prune_registry(store, NOW + 31 * DAY, 30)
+    assert (look.removed, look.waiting) == ([], 4)
+
+
+def test_a_registry_that_deletes_nothing_says_how_to_switch_it_on(address, tmp_path):
+    def refuses(exchange):
+        return exchange.answer(405) if exchange.command == "DELETE" else False
+
+    with proxied(address, refuses) as (front, _):
+        store = RegistryStore(f"{front}/team/fixed", NOBODY)
+        artifact(store, tmp_path / "in", "weights", {}, "kaiflow-weights-w")
+        with pytest.raises(ConfigError, match="does not let") as raised:
+            prune_registry(store, NOW, 0)
+        assert "REGISTRY_STORAGE_DELETE_ENABLED" in raised.value.fix
