@@ -9,29 +9,21 @@ the file; curl is told the digest by sha256sum, which counts for it. Needs docke
 """
 
 import argparse
-import json
-import os
-import platform
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.measured import Measured, measured, median  # noqa: E402
+from benchmarks.contest import MEMORY, random_blob, tell  # noqa: E402
+from benchmarks.measured import Measured, measured  # noqa: E402
 from steps.oci_layout import LayoutStore  # noqa: E402
-from steps.store import publish  # noqa: E402
 from tests.registries import registry  # noqa: E402
 
-MEMORY = Path("/dev/shm")
-MIB = 1 << 20
 OURS = """
 import sys
 from pathlib import Path
@@ -67,7 +59,7 @@ def main() -> None:
     figures = {}
     for size in map(int, options.sizes.split(",")):
         figures[size] = _compare(size, options.rounds)
-        _tell(figures, options.rounds)
+        tell(figures, options.rounds, HERE / "push.json")
 
 
 def _compare(size_mib: int, rounds: int) -> dict[str, list[Measured]]:
@@ -75,7 +67,7 @@ def _compare(size_mib: int, rounds: int) -> dict[str, list[Measured]]:
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         folder = Path(name)
         store = LayoutStore(folder / "layout")
-        blob = _blob(folder, store, size_mib)
+        blob = random_blob(folder, store, size_mib)
         for number in range(rounds):
             for who in runs:
                 with registry(folder) as address:
@@ -84,18 +76,6 @@ def _compare(size_mib: int, rounds: int) -> dict[str, list[Measured]]:
                 speed = size_mib / runs[who][-1].wall_seconds
                 Console().print(f"{size_mib} MiB, round {number + 1}, {who}: {speed:.0f} MiB/s")
     return runs
-
-
-def _blob(folder: Path, store: LayoutStore, size_mib: int) -> Path:
-    """Return random bytes that lie once in the layout, for skopeo, and under a name of their own."""
-    source = folder / "adapter.safetensors"
-    with source.open("wb") as writer:
-        for _ in range(size_mib):
-            writer.write(os.urandom(MIB))
-    manifest = publish(store, "application/x", {source.name: source}, {}, ["1"])
-    source.unlink()
-    store.check_out(manifest, folder)  # a link
-    return source
 
 
 def _command(who: str, address: str, blob: Path, layout: Path) -> list[str]:
@@ -109,28 +89,6 @@ def _command(who: str, address: str, blob: Path, layout: Path) -> list[str]:
         "skopeo", "copy", "--insecure-policy", "--preserve-digests", "--dest-tls-verify=false", "--quiet",
         f"oci:{layout}:1", f"docker://{address}/bench/a:1",
     ]  # fmt: skip
-
-
-def _tell(figures: dict[int, dict[str, list[Measured]]], rounds: int) -> None:
-    table = Table("MiB", "contestant", "MiB/s", "ours / its", "CPU s", "peak MiB")
-    for size, runs in figures.items():
-        middle = {who: median(found) for who, found in runs.items()}
-        for who, run in middle.items():
-            ratio = run.wall_seconds / middle["kaiflow"].wall_seconds
-            table.add_row(
-                str(size), who, f"{size / run.wall_seconds:.0f}", f"{ratio:.2f} x", f"{run.cpu_seconds:.1f}",
-                f"{run.peak_mib:.0f}",
-            )  # fmt: skip
-    Console(width=100).print(table)
-    body = {
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}",
-        "rounds": rounds,
-        "sizes_mib": {
-            s: {who: [asdict(r) for r in found] for who, found in runs.items()} for s, runs in figures.items()
-        },
-    }
-    (HERE / "push.json").write_text(json.dumps(body, indent=1) + "\n")
 
 
 if __name__ == "__main__":
