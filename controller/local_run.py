@@ -84,6 +84,7 @@ def _workflow(loaded: Loaded, folder: StateFolder, options: RunOptions) -> dict[
         "store": f"{LAYOUT_PREFIX}{folder.store}",
         "target": "local",
         "port": str(options.port),
+        "stage": "true",
         "publish": str(options.push).lower(),
     }
     for parameter in workflow["spec"]["arguments"]["parameters"]:

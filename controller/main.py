@@ -5,13 +5,12 @@ Data goes to standard output, words to standard error. Exit codes: 0 done, 1 fai
 """
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from controller import artifacts
-from controller.failure import CLI_FAILED, CLI_INTERRUPTED, CLI_REFUSED
+from controller import artifacts, offline
+from controller.failure import CLI_FAILED, CLI_INTERRUPTED
 from controller.options import Config, File, MaxCost, MaxHours, Name, Namespace, Output, StateDir, budget_annotations
 from controller.output import Format
 
@@ -72,79 +71,6 @@ def run(
         result = run_here(loaded, folder, RunOptions(port=port, push=push), view)
     report(result, folder)
     raise typer.Exit(result.exit_code)
-
-
-@app.command()
-def plan(
-    file: File,
-    config: Config = None,
-    max_hours: MaxHours = None,
-    max_cost: MaxCost = None,
-    output: Output = Format.TABLE,
-) -> None:
-    """Print what would run, and every value with its origin; nothing runs."""
-    from controller.loading import load_one
-    from controller.planning import write_plan
-
-    loaded = load_one(file, config, annotations=budget_annotations(max_hours, max_cost), private_hosts_allowed=True)
-    write_plan(loaded.recipe, output)
-
-
-@app.command()
-def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files that hold Workspaces.")],
-    old: Annotated[Path | None, typer.Option("--old", help="The Workspaces as they are now: check the update.")] = None,
-    config: Config = None,
-    output: Output = Format.TABLE,
-) -> None:
-    """Check Workspaces against every rule, and say what is wrong with each; nothing runs."""
-    from controller.output import write, write_data
-    from controller.validation import validate as check
-
-    verdicts = check(files, old, config)
-    if output in (Format.JSON, Format.YAML):
-        write_data([verdict.to_json() for verdict in verdicts], output)
-    else:
-        for verdict in verdicts:
-            write(f"{verdict.file}: {verdict.name or '(no name)'}: {'valid' if verdict.valid else 'refused'}")
-            for line in (*map(str, verdict.errors), *(f"warning: {w}" for w in verdict.warnings)):
-                write(f"  {line}")
-    if not all(verdict.valid for verdict in verdicts):
-        raise typer.Exit(CLI_REFUSED)
-
-
-@app.command()
-def audit(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Dataset files or addresses, or one Workspace's file.")
-    ],
-    model: Annotated[str | None, typer.Option("--model", help="Preset whose tokenizer measures the rows.")] = None,
-    config: Config = None,
-    page: Annotated[Path | None, typer.Option("--html", help="Write the report to this file.")] = None,
-    output: Output = Format.TABLE,
-) -> None:
-    """Read a dataset as a run would, and say what is wrong with it; nothing is trained."""
-    from controller.auditing import audit as audit_here
-    from controller.auditing import lines
-    from controller.output import write, write_data
-
-    found = audit_here(sources, model, config, page)
-    if output in (Format.JSON, Format.YAML):
-        write_data(found.to_json(), output)
-    else:
-        for line in lines(found):
-            write(line)
-    if found.errors:
-        raise typer.Exit(CLI_REFUSED)
-
-
-@app.command()
-def render(file: File, config: Config = None, output: Output = Format.YAML) -> None:
-    """Print the Argo Workflow (and the CronWorkflow of a schedule) that a cluster would get."""
-    from controller.loading import load_one
-    from controller.planning import rendered
-
-    typer.echo(rendered(load_one(file, config).recipe, output))
 
 
 @app.command()
@@ -245,16 +171,11 @@ def delete(name: Name, namespace: Namespace = "default", state_dir: StateDir = N
     say(f"Deleted {name}.")
 
 
-for _command in (artifacts.lineage, artifacts.verify, artifacts.prune):
+for _command in (
+    offline.plan, offline.validate, offline.audit, offline.render, offline.presets,
+    artifacts.lineage, artifacts.verify, artifacts.prune,
+):  # fmt: skip
     app.command()(_command)
-
-
-@app.command()
-def presets(output: Output = Format.TABLE) -> None:
-    """List the models that can be tuned by name; any Hugging Face id, organisation/model, works too."""
-    from controller.preset_table import write_presets
-
-    write_presets(output)
 
 
 def main() -> None:

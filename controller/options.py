@@ -20,6 +20,14 @@ StateDir = Annotated[
     typer.Option("--state-dir", help="Folder that holds .kaiflow; $KAIFLOW_STATE, or the current folder, otherwise."),
 ]
 
+Cache = Annotated[
+    str | None,
+    typer.Option("--cache", help="registry/repository for rows, weights, checkpoints; beside the output otherwise."),
+]
+ImageVolumes = Annotated[
+    bool, typer.Option("--image-volumes", help="The cluster mounts images: take weights from presetOptions.image so.")
+]
+
 MaxHours = Annotated[
     float | None, typer.Option("--max-hours", min=0.0, help="End the training in time, and pack the best it has.")
 ]
@@ -32,3 +40,20 @@ def budget_annotations(max_hours: float | None, max_cost: float | None) -> dict[
     """Return the options as the annotations that say the same."""
     said = {"kaiflow.dev/max-hours": max_hours, "kaiflow.dev/max-cost": max_cost}
     return {key: f"{value:f}" for key, value in said.items() if value is not None}
+
+
+def checked_cache(cache: str | None) -> str | None:
+    """Return the repository when it is one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    from presets.errors import ConfigError
+    from presets.names import parse_image
+
+    reference = parse_image(cache) if cache else None
+    if cache and (reference is None or not reference.registry or reference.tag or reference.digest):
+        raise ConfigError(
+            "CacheInvalid", f"{cache!r} is no repository.", fix="Write registry/repository, without a tag."
+        )
+    return cache

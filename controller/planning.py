@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from controller.output import Format, write, write_data, write_table, yaml_text
-from pipelines.plan import Plan
+from pipelines.plan import Placement, Plan
 from pipelines.plan import plan as make_plan
 from presets.catalogue import Model, find_model
 from presets.errors import ConfigError
@@ -123,12 +123,12 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def rendered(recipe: Recipe, form: Format) -> str:
+def rendered(recipe: Recipe, form: Format, placement: Placement) -> str:
     """Return the Workflow, and the CronWorkflow where there is a schedule, as YAML documents or a JSON List."""
     from pipelines.templates import Images
     from pipelines.workflow import compile_cron, compile_workflow
 
-    plan = make_plan(recipe)
+    plan = make_plan(recipe, placement)
     cron = compile_cron(plan, Images())
     objects = [compile_workflow(plan, Images())] + ([cron] if cron else [])
     if form is Format.JSON:

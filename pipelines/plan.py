@@ -7,7 +7,8 @@ from typing import Any
 
 from presets.names import parse_image
 from presets.recipe import Recipe
-from steps.contract import Verb
+from steps.contract import OUTPUT_FOLDER, Verb
+from steps.store import LAYOUT_PREFIX, REGISTRY_PREFIX
 
 # Parts of the Recipe that each step is told; a step's cache key can only depend on what it is told.
 PARTS: Mapping[Verb, tuple[str, ...]] = {
@@ -46,6 +47,14 @@ class PlannedStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """What the cluster offers, whoever's Workspace it is."""
+
+    cache: str | None = None  # registry/repository for everything but users' images; None: beside the output
+    image_volumes: bool = False  # pods may mount images
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One run: its name, its steps in order, and what always runs last."""
 
@@ -53,6 +62,23 @@ class Plan:
     name: str
     steps: tuple[PlannedStep, ...]
     last: PlannedStep
+    placement: Placement
+
+    @property
+    def store(self) -> str:
+        """Where the artifacts of a run on a cluster lie."""
+        return f"{REGISTRY_PREFIX}{self.placement.cache}" if self.placement.cache else _beside_output(self.recipe)
+
+    @property
+    def mounted_weights(self) -> str | None:
+        """The image that is mounted for its weights: named by digest, so that what is mounted is what was pinned."""
+        image = self.recipe.model.weights_image
+        return image if image and "@" in image and self.placement.image_volumes else None
+
+    @property
+    def stages_weights(self) -> bool:
+        """Whether the weights are copied into the store."""
+        return self.placement.cache is not None and self.mounted_weights is None
 
 
 DATASET = Input("dataset", "fetch", "dataset")
@@ -60,7 +86,7 @@ WEIGHTS = Input("weights", "weights", "weights")
 RUN = Input("run", "tune", "run")
 
 
-def plan(recipe: Recipe) -> Plan:
+def plan(recipe: Recipe, placement: Placement = Placement()) -> Plan:
     """Return the steps of ``recipe``: fetch, then provision beside weights, tune, push, deploy; release last.
 
     No node is asked for before the data has passed its audit. Where nothing will be served, the node is
@@ -77,7 +103,7 @@ def plan(recipe: Recipe) -> Plan:
         steps.append(PlannedStep("deploy", ("push",), (RUN, WEIGHTS), on_gpu=False))
     else:
         steps.append(PlannedStep("release", ("tune",), (), on_gpu=False))
-    return Plan(recipe, run_name(recipe), tuple(steps), PlannedStep("release", (), (), on_gpu=False))
+    return Plan(recipe, run_name(recipe), tuple(steps), PlannedStep("release", (), (), on_gpu=False), placement)
 
 
 def run_name(recipe: Recipe) -> str:
@@ -93,10 +119,10 @@ def told(recipe: Recipe, verb: Verb) -> dict[str, Any]:
     return parts
 
 
-def default_store(recipe: Recipe) -> str:
-    """Return where the artifacts of a run on a cluster lie: beside the output image, or in the output volume."""
+def _beside_output(recipe: Recipe) -> str:
+    """Return the repository of the output image, or the layout in the output volume."""
     reference = parse_image(recipe.output.image) if recipe.output.image else None
-    return f"registry:{reference.repository_with_registry}" if reference else "layout:/mnt/output"
+    return f"{REGISTRY_PREFIX}{reference.repository_with_registry}" if reference else f"{LAYOUT_PREFIX}{OUTPUT_FOLDER}"
 
 
 def request_json(recipe: Recipe, step: PlannedStep) -> str:
@@ -108,6 +134,8 @@ def request_json(recipe: Recipe, step: PlannedStep) -> str:
     inputs = {i.name: _Tag(f"inputs.parameters.{i.name}") for i in step.inputs}
     if step.verb == "deploy":
         inputs["port"] = _Tag("workflow.parameters.port")
+    if step.verb == "weights":
+        inputs["stage"] = _Tag("workflow.parameters.stage")
     if step.verb == "push":
         inputs["publish"] = _Tag("workflow.parameters.publish")
     body = {

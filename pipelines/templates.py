@@ -21,8 +21,8 @@ from hera.workflows import (
 )
 from hera.workflows import models as m
 
-from pipelines.plan import PlannedStep, request_json
-from pipelines.volumes import INPUT_VOLUME, OUTPUT_VOLUME
+from pipelines.plan import Plan, PlannedStep, request_json
+from pipelines.volumes import INPUT_VOLUME, OUTPUT_VOLUME, WEIGHTS_VOLUME
 from presets.gpus import find_sku, skus
 from presets.recipe import Recipe
 from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, Verb
@@ -36,7 +36,8 @@ DEADLINE_SECONDS: dict[Verb, int] = {  # tune's is the budget's
 }  # fmt: skip
 GRACE_SECONDS: dict[Verb, int] = {"tune": 120}
 DEFAULT_GRACE_SECONDS = 30
-NO_STORE: tuple[Verb, ...] = ("provision", "release")  # these steps see no registry, and no credentials for one
+STORE_STEPS: tuple[Verb, ...] = ("fetch", "weights", "tune", "push", "deploy")  # the others see no registry
+READERS: dict[str, tuple[Verb, ...]] = {INPUT_VOLUME: ("fetch",), WEIGHTS_VOLUME: ("tune", "deploy")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,9 @@ class Images:
     tune: str = "ghcr.io/kaiflow/tune:0.1.0"
 
 
-def template(recipe: Recipe, step: PlannedStep, images: Images) -> Container:
+def template(plan: Plan, step: PlannedStep, images: Images) -> Container:
     """Return the Hera container template of one step."""
+    recipe = plan.recipe
     folder = f"{WORKDIR}/{step.verb}"
     grace = GRACE_SECONDS.get(step.verb, DEFAULT_GRACE_SECONDS)
     return Container(
@@ -77,9 +79,9 @@ def template(recipe: Recipe, step: PlannedStep, images: Images) -> Container:
         tolerations=_TOLERATIONS if step.on_gpu else None,
         volumes=_volumes(recipe, step),
         volume_mounts=[
-            m.VolumeMount(name=name, mount_path=f"/mnt/{name}", read_only=name == INPUT_VOLUME or None)
-            for name in user_volumes(recipe)
-            if step.verb not in NO_STORE and (name != INPUT_VOLUME or step.verb == "fetch")
+            m.VolumeMount(name=name, mount_path=f"/mnt/{name}", read_only=name != OUTPUT_VOLUME or None)
+            for name in user_volumes(plan)
+            if step.verb in READERS.get(name, STORE_STEPS)
         ],
         security_context=m.SecurityContext(
             allow_privilege_escalation=False,
@@ -132,7 +134,7 @@ def _volumes(recipe: Recipe, step: PlannedStep) -> list[EmptyDirVolume | SecretV
     if step.on_gpu and _gpus(recipe) > 1:  # through which processes of one node exchange gradients; 64 MiB otherwise
         volumes.append(EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory"))  # noqa: S108
     secret = recipe.output.push_secret
-    if secret and recipe.output.image and step.verb not in NO_STORE:
+    if secret and recipe.output.image and step.verb in STORE_STEPS:
         volumes.append(_docker_config("registry", secret, REGISTRY_SECRET_FOLDER))
     if step.verb == "fetch":
         for index, pull_secret in enumerate(recipe.data.pull_secrets):
@@ -146,7 +148,12 @@ def _docker_config(name: str, secret: str, path: str) -> SecretVolume:
     return SecretVolume(name=name, secret_name=secret, mount_path=path, items=[item], optional=True, read_only=True)
 
 
-def user_volumes(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
+def user_volumes(plan: Plan) -> dict[str, Mapping[str, Any]]:
     """Return name -> volume source of the volumes that the Workspace reads from and writes to."""
-    named = {INPUT_VOLUME: recipe.data.volume_source, OUTPUT_VOLUME: recipe.output.volume_source}
+    image = plan.mounted_weights
+    named = {
+        INPUT_VOLUME: plan.recipe.data.volume_source,
+        OUTPUT_VOLUME: plan.recipe.output.volume_source,
+        WEIGHTS_VOLUME: {"image": {"reference": image, "pullPolicy": "IfNotPresent"}} if image else None,
+    }
     return {name: source for name, source in named.items() if source is not None}

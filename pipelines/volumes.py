@@ -1,3 +1,3 @@
 """Names of the volumes that a Workspace reads from and writes to, as they are mounted below ``/mnt``."""
 
-INPUT_VOLUME, OUTPUT_VOLUME = "input", "output"
+INPUT_VOLUME, OUTPUT_VOLUME, WEIGHTS_VOLUME = "input", "output", "weights"

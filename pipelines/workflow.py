@@ -11,7 +11,7 @@ from hera.workflows import DAG, CronWorkflow, Parameter, Task, Workflow
 from hera.workflows import models as m
 from pydantic import ValidationError
 
-from pipelines.plan import Plan, PlannedStep, default_store
+from pipelines.plan import Plan, PlannedStep
 from pipelines.templates import Images, template, user_volumes
 from presets.errors import ConfigError, FieldError, InvalidInput
 from presets.recipe import Recipe
@@ -54,14 +54,14 @@ def compile_cron(plan: Plan, images: Images) -> dict[str, Any] | None:
     return checked(cron.to_dict())
 
 
-def _volumes(recipe: Recipe) -> list[m.Volume]:
-    """Return the Workspace's own volumes.
+def _volumes(plan: Plan) -> list[m.Volume]:
+    """Return the Workspace's own volumes, and the image that holds its weights.
 
     Raises:
         InvalidInput: a source is none that Kubernetes knows, or lacks a field.
     """
     volumes, errors = [], []
-    for name, source in user_volumes(recipe).items():
+    for name, source in user_volumes(plan).items():
         try:
             volumes.append(m.Volume.model_validate({"name": name, **source}))
         except ValidationError as invalid:
@@ -69,7 +69,7 @@ def _volumes(recipe: Recipe) -> list[m.Volume]:
                 field = ".".join(map(str, ("tuning", name, "volumeSource", *error["loc"])))
                 errors.append(FieldError(field, "InvalidValue", f"{error['msg']}.", "Write it as in a pod's volumes."))
     if errors:
-        raise InvalidInput(recipe.name, errors)
+        raise InvalidInput(plan.recipe.name, errors)
     return volumes
 
 
@@ -82,12 +82,17 @@ def _shell(kind: type[Workflow], plan: Plan, **options: Any) -> Workflow:  # noq
         service_account_name="kaiflow-step",
         arguments=[
             Parameter(name="workdir", value="/work", description="Folder that the steps work in"),
-            Parameter(name="store", value=default_store(recipe), description="Where artifacts lie"),
+            Parameter(name="store", value=plan.store, description="Where artifacts lie"),
             Parameter(name="target", value="cluster", description="cluster, or local on one's own machine"),
             Parameter(name="port", value="5000", description="Port of the inference server"),
+            Parameter(
+                name="stage",
+                value=str(plan.stages_weights).lower(),
+                description="Whether weights are copied into the store",
+            ),
             Parameter(name="publish", value="true", description="Whether the image goes to its own registry"),
         ],
-        volumes=_volumes(recipe),
+        volumes=_volumes(plan),
         labels=_labels(recipe),
         workflow_metadata=m.WorkflowMetadata(labels=_labels(recipe)) if kind is CronWorkflow else None,
         annotations={
@@ -120,7 +125,7 @@ def _fill(plan: Plan, images: Images) -> None:
     made: set[str] = set()
     for step in (*plan.steps, plan.last):
         if step.verb not in made:
-            template(plan.recipe, step, images)
+            template(plan, step, images)
             made.add(step.verb)
     with DAG(name=ENTRYPOINT):
         for step in plan.steps:

@@ -32,6 +32,12 @@ def _near(text: str) -> str:
     return text
 
 
+def _registry(text: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", text):
+        raise ValueError("a registry's address such as mcr.microsoft.com/aks/kaito")
+    return text
+
+
 def _positive(text: str) -> float:
     if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) <= 0:
         raise ValueError("a number such as 2.5")
@@ -43,6 +49,7 @@ ANNOTATIONS: Mapping[str, Callable[[str], Any]] = {
     "max-bad-rows": _share,
     "max-cut-rows": _share,
     "near-duplicates": _near,
+    "weights-registry": _registry,  # KAITO's weight images, or a mirror of them, instead of the hub
     "max-hours": _positive,
     "max-cost": _positive,  # in US dollars
 }

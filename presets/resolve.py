@@ -7,6 +7,7 @@ are ones that learn (a rate of 2e-4 with warm-up and linear decay, alpha = 2 r, 
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 from presets.annotations import PREFIX, annotation_value
 from presets.catalogue import Model, chat_template_text
@@ -53,7 +54,7 @@ def resolve(workspace: Workspace, model: Model, config: TrainingConfig) -> Recip
         uid=workspace.metadata.uid,
         revision=revision_hash(workspace, config)[:10],
         method="qlora" if choice.pick("method", "qlora", workspace=tuning.method).lower() == "qlora" else "lora",
-        model=_model(tuning, model, choice),
+        model=_model(workspace, tuning, model, choice),
         data=data,
         audit=_audit(workspace, choice),
         quantization=quantization(tuning.method.lower(), choice),
@@ -67,7 +68,7 @@ def resolve(workspace: Workspace, model: Model, config: TrainingConfig) -> Recip
         node=_node(workspace),
         origins=choice.origins,
     )
-    _check(recipe, model)
+    _check(recipe, model, workspace.metadata.annotations)
     return recipe
 
 
@@ -81,7 +82,7 @@ def revision_hash(workspace: Workspace, config: TrainingConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _model(tuning: Tuning, model: Model, choice: Choice) -> ModelRecipe:
+def _model(workspace: Workspace, tuning: Tuning, model: Model, choice: Choice) -> ModelRecipe:
     options = tuning.preset.preset_options if tuning.preset else None
     compute = choice.pick("model.compute_dtype", "bfloat16", config=("ModelConfig", "dtype", "torch_dtype"))
     for key in ("preset", "hugging_face_id", "license", "gated", "context_tokens"):
@@ -101,12 +102,21 @@ def _model(tuning: Tuning, model: Model, choice: Choice) -> ModelRecipe:
         context_tokens=model.context_tokens,
         chat_template=template,
         compute_dtype=compute,
-        weights_image=choice.pick("model.weights_image", None, workspace=options.image if options else None),
+        weights_image=choice.pick("model.weights_image", None, workspace=_weights_image(workspace, model)),
         package=PackagedWeights(**package.model_dump()) if package else None,
         access_secret=choice.pick(
             "model.access_secret", None, workspace=options.model_access_secret if options else None
         ),
     )
+
+
+def _weights_image(workspace: Workspace, model: Model) -> str | None:
+    """Return the image that the Workspace names, or KAITO's of the model in the registry that it names."""
+    preset = workspace.tuning.preset if workspace.tuning else None
+    if preset is not None and preset.preset_options.image:
+        return preset.preset_options.image
+    registry = annotation_value(workspace.metadata.annotations, "weights-registry")
+    return f"{registry}/kaito-{model.name}:{model.weights.kaito_tag}" if registry and model.weights.kaito_tag else None
 
 
 def _data(tuning: Tuning, choice: Choice) -> DataRecipe:
@@ -186,7 +196,7 @@ def _node(workspace: Workspace) -> NodeRecipe:
     return NodeRecipe(workspace.instance_type, labels, resource.preferred_nodes if resource else ())
 
 
-def _check(recipe: Recipe, model: Model) -> None:
+def _check(recipe: Recipe, model: Model, annotations: Mapping[str, str]) -> None:
     errors = list(unknown_targets(recipe.lora, model))
     if recipe.training.max_length_tokens > recipe.model.context_tokens:
         errors.append(
@@ -201,6 +211,14 @@ def _check(recipe: Recipe, model: Model) -> None:
             FieldError(
                 "tuning.evaluation.gate", "Conflict", "gate: enforce needs held-out rows; train_test_split keeps none.",
                 "Set tuning.evaluation.split to 0.05.",
+            )
+        )  # fmt: skip
+    if annotation_value(annotations, "weights-registry") and not recipe.model.weights_image:
+        errors.append(
+            FieldError(
+                "metadata.annotations[kaiflow.dev/weights-registry]", "Conflict",
+                f"KAITO publishes no image of {recipe.model.preset}.",
+                "Remove the annotation, or name presetOptions.image.",
             )
         )  # fmt: skip
     if recipe.model.weights_image and recipe.model.package:

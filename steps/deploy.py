@@ -15,6 +15,7 @@ import urllib3
 from presets.errors import ConfigError, KaiflowError, TryAgainError, UnavailableError
 from presets.recipe import DeployRecipe, ModelRecipe, QuantizationRecipe
 from steps import local_server, logs
+from steps.base_weights import lay_out
 from steps.contract import Context, Request, Result, content_key, require_local
 from steps.store import open_store, require
 
@@ -51,7 +52,8 @@ def _configure(request: Request, context: Context, port: int) -> Path:
     folders = {"weights": context.work / "weights", "adapter": context.work / "adapter"}
     for folder in folders.values():
         shutil.rmtree(folder, ignore_errors=True)
-    store.check_out(require(store, request.inputs["weights"], "base model"), folders["weights"])
+    weights = require(store, request.inputs["weights"], "base model")
+    lay_out(store, weights, context.work / "image", folders["weights"])
     store.check_out(require(store, request.inputs["run"], "adapter"), folders["adapter"])
     config = {
         **{name: str(path) for name, path in folders.items()},

@@ -12,9 +12,9 @@ from presets.names import parse_image
 from presets.recipe import DataRecipe, EvaluationRecipe, ModelRecipe, OutputRecipe
 from steps import logs
 from steps.adapter_image import build_layer, created_at, publish_image
-from steps.contract import Context, Request, Result, content_key
+from steps.contract import OUTPUT_FOLDER, Context, Request, Result, content_key
 from steps.provenance import attach
-from steps.store import REGISTRY_PREFIX, Manifest, Store, copy, open_store, require
+from steps.store import LAYOUT_PREFIX, REGISTRY_PREFIX, Manifest, Store, copy, open_store, require
 
 OWNER = "kaiflow.workspace"
 MARGIN_STANDARD_ERRORS = 2.0  # a difference nearer to zero may be chance
@@ -34,7 +34,8 @@ def run(request: Request, context: Context) -> Result:
         )
     output = request.part("output", OutputRecipe)
     tag = image_tag(output)
-    elsewhere = _own_registry(request, output)
+    elsewhere = _own_place(request, output)
+    at_home = elsewhere is None or request.target == "local"  # a cache has no tags of users
     shared = elsewhere or (store if request.target == "cluster" else None)  # one's own state folder is one's own
     if shared is not None:
         require_own_tag(shared, tag, owner(request), output.image or tag)
@@ -43,7 +44,8 @@ def run(request: Request, context: Context) -> Result:
     known = store.find(cache_tag)
     image = known or _made(store, adapter, context.work, annotations, cache_tag)
     provenance = attach(store, image, _repository(request, output))
-    _move_tag(store, image, tag)
+    if at_home:
+        _move_tag(store, image, tag)
     if elsewhere is not None:
         _push(image, provenance, store, elsewhere, tag)
     context.progress(1, 1)
@@ -116,13 +118,12 @@ def require_own_tag(store: Store, tag: str, own: str, shown: str) -> None:
         )
 
 
-def _own_registry(request: Request, output: OutputRecipe) -> Store | None:
-    """Return the repository of ``output.image`` where the image is to go there and the store is another place."""
+def _own_place(request: Request, output: OutputRecipe) -> Store | None:
+    """Return where the image is to go, where that is another place than the store: its repository, or its volume."""
     reference = parse_image(output.image) if output.image else None
-    if reference is None or request.inputs["publish"] != "true":
-        return None
-    uri = f"{REGISTRY_PREFIX}{reference.repository_with_registry}"
-    return None if uri == request.store else open_store(uri)
+    uri = f"{REGISTRY_PREFIX}{reference.repository_with_registry}" if reference else f"{LAYOUT_PREFIX}{OUTPUT_FOLDER}"
+    wanted = request.inputs["publish"] == "true" and (reference is not None or output.volume_source is not None)
+    return open_store(uri) if wanted and uri != request.store else None
 
 
 def _push(image: Manifest, provenance: Manifest, store: Store, elsewhere: Store, tag: str) -> None:

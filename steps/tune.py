@@ -14,6 +14,7 @@ from typing import Any
 
 from presets.recipe import BudgetRecipe
 from steps import logs
+from steps.base_weights import lay_out
 from steps.checkpoint_files import find_checkpoint, restore
 from steps.contract import RECIPE_FILE, REPORT_FILE, REPORT_TYPE, Context, Request, Result, content_key
 from steps.launch import processes_here, train_here, train_together
@@ -63,7 +64,7 @@ def run(request: Request, context: Context) -> Result:
         return _result(found, cached=True)
     weights = require(store, request.inputs["weights"], "base model")
     store.check_out(dataset, context.work / "data")
-    store.check_out(weights, context.work / "weights")
+    lay_out(store, weights, context.work / "image", context.work / "weights")
     checkpoints, output = context.work / "checkpoints" / key, context.work / "adapter" / key
     restore(store, find_checkpoint(store, tags.run), checkpoints)
     if count == 1:

@@ -32,6 +32,29 @@ def pinned(image: str) -> str:
         return f"{registry.shown}@{digest}"
 
 
+def model_folder(root: Path, image: str) -> Path:
+    """Return the one folder below ``root`` that holds a model.
+
+    Raises:
+        DataError: there is none with safetensors, or more than one.
+    """
+    found = sorted({path.parent for path in root.rglob("config.json") if any(path.parent.glob("*.safetensors"))})
+    if len(found) == 1:
+        return found[0]
+    pickled = any(root.rglob("*.bin"))
+    what = f"holds {len(found)} models" if found else "holds no model as safetensors"
+    raise DataError(
+        "NoSafetensors" if not found else "ImageInvalid",
+        f"{image} {what}{', only pickled weights, which are never loaded' if pickled and not found else ''}.",
+        fix="Build it with one folder of config.json, *.safetensors and the tokenizer's files.",
+    )
+
+
+def is_wanted(path: Path) -> bool:
+    """Whether the file is one of a model's: no code, nothing pickled."""
+    return path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in WANTED_FILES)
+
+
 def from_image(image: str, work: Path, folder: Path) -> str:
     """Put the model's files of ``image`` into ``folder``; return the image's digest.
 
@@ -39,18 +62,10 @@ def from_image(image: str, work: Path, folder: Path) -> str:
         DataError: the image holds no model as safetensors, or more than one.
     """
     digest, root = pull(image, step_credentials(), work, MOST_BYTES)
-    found = sorted({path.parent for path in root.rglob("config.json") if any(path.parent.glob("*.safetensors"))})
-    if len(found) != 1:
-        pickled = any(root.rglob("*.bin"))
-        what = f"holds {len(found)} models" if found else "holds no model as safetensors"
-        raise DataError(
-            "NoSafetensors" if not found else "ImageInvalid",
-            f"{image} {what}{', only pickled weights, which are never loaded' if pickled and not found else ''}.",
-            fix="Build it with one folder of config.json, *.safetensors and the tokenizer's files.",
-        )
+    found = model_folder(root, image)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(found[0].iterdir()):
-        if path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in WANTED_FILES):
+    for path in sorted(found.iterdir()):
+        if is_wanted(path):
             path.replace(folder / path.name)
     logs.event("unpacked", image=image, files=len(list(folder.iterdir())))
     shutil.rmtree(work)

@@ -9,6 +9,7 @@ from steps.contract import Request
 from steps.push import _annotations, image_key
 from steps.sources import Collected, Source
 from steps.store import Manifest
+from steps.weights_origin import pin
 
 # An edit: (place in the Workspace or "config", value) -> the steps that do their work anew. provision, deploy and
 # release keep nothing: they look at what is there.
@@ -45,7 +46,8 @@ def keys(workspace, put, recipe_of, tmp_path):
         recipe = recipe_of(document, **config)
         inputs = {
             "workflow.parameters.store": f"layout:{tmp_path}", "workflow.parameters.target": "local",
-            "workflow.parameters.publish": "false", "workflow.parameters.port": "0",
+            "workflow.parameters.stage": "true", "workflow.parameters.publish": "false",
+            "workflow.parameters.port": "0",
         }  # fmt: skip
         steps = {step.verb: step for step in plan(recipe).steps}
 
@@ -56,11 +58,11 @@ def keys(workspace, put, recipe_of, tmp_path):
         source = Source(tmp_path / "x", edit.get("name", DATASET["name"]), edit.get("sha256", DATASET["sha256"]))
         fetched = fetch._key(Collected([source]), told("fetch"))
         content = f"{edit.get('content', 'rows')} {recipe.data.held_out_fraction}"
-        base = weights._identity(recipe.model, None)
-        trained = tune.run_key(told("tune", dataset=fetched, weights=str(base)), content, 1)
+        base = weights.weights_key(pin(recipe.model), staged=True)
+        trained = tune.run_key(told("tune", dataset=fetched, weights=base), content, 1)
         run = Manifest(trained, "t", (), {}, 0)
         return {
-            "fetch": fetched, "weights": str(base), "tune": trained,
+            "fetch": fetched, "weights": base, "tune": trained,
             "push": image_key(_annotations(told("push", run=trained), run)),
         }  # fmt: skip
 

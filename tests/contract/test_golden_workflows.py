@@ -10,7 +10,7 @@ from hera.workflows import models as m
 from controller.loading import load_one
 from controller.output import Format
 from controller.planning import rendered
-from pipelines.plan import plan
+from pipelines.plan import Placement, plan
 from pipelines.support import check_supported
 from pipelines.templates import Images
 from pipelines.workflow import checked, compile_workflow
@@ -28,11 +28,11 @@ def example(request):
 
 
 def documents(example):
-    return list(yaml.safe_load_all(rendered(load_one(example, None).recipe, Format.YAML)))
+    return list(yaml.safe_load_all(rendered(load_one(example, None).recipe, Format.YAML, Placement())))
 
 
 def test_the_workflow_of_an_example_is_its_golden_file(example):
-    text = rendered(load_one(example, None).recipe, Format.YAML) + "\n"
+    text = rendered(load_one(example, None).recipe, Format.YAML, Placement()) + "\n"
     golden = GOLDEN / example.name
     if os.environ.get("KAIFLOW_REGENERATE") and not os.environ.get("CI"):
         golden.write_text(text)
@@ -85,7 +85,7 @@ def test_release_is_the_exit_handler(example):
 
 
 def test_no_secret_is_in_a_workflow(example):
-    text = rendered(load_one(example, None).recipe, Format.YAML)
+    text = rendered(load_one(example, None).recipe, Format.YAML, Placement())
     assert "HF_TOKEN=" not in text
     assert "password" not in text.lower()
 

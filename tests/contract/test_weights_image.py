@@ -4,7 +4,8 @@ import pytest
 
 from presets.errors import DataError, NotPermittedError
 from presets.recipe import ModelRecipe
-from steps import weights
+from steps import base_weights, weights
+from steps.base_weights import lay_out, read_origin
 from steps.contract import Context, Request, WorkspaceRef
 from steps.oci_layout import LayoutStore
 from tests.registries import TAR, TAR_GZIP, Pusher, registry, tar
@@ -24,7 +25,7 @@ def address(tmp_path_factory):
         yield found
 
 
-def put(tmp_path, image):
+def put(tmp_path, image, *, stage=True):
     """Run the step; return its result and the names of the files in the store."""
     from dataclasses import asdict
 
@@ -35,7 +36,7 @@ def put(tmp_path, image):
         store=f"layout:{tmp_path / 'store'}",
         target="local",
         recipe={"model": {**asdict(MODEL), "weights_image": image}},
-        inputs={},
+        inputs={"stage": str(stage).lower()},
     )
     work = tmp_path / "work"
     work.mkdir(exist_ok=True)
@@ -98,3 +99,31 @@ def test_an_image_that_is_not_there_or_not_open_is_told(address, tmp_path):
     closed.mkdir()
     with registry(closed, password=True) as other, pytest.raises(NotPermittedError):
         put(tmp_path, f"{other}/kaito/closed:1")
+
+
+def test_where_nobody_keeps_them_only_their_origin_is_stored_and_they_are_taken_from_there(address, tmp_path):
+    push = Pusher(address, "kaito/not-staged")
+    digest = push.image_of([(TAR, data, {TITLE: f"weights/{name}"}) for name, data in FILES.items()], "1")
+    _, names, manifest = put(tmp_path, f"{push.image}:1", stage=False)
+    assert names == {"origin.json"}
+    store = LayoutStore(tmp_path / "store")
+    assert read_origin(store, manifest).revision == digest
+    push.image_of([(TAR, data + b" ", {TITLE: name}) for name, data in FILES.items()], "1")  # the tag moves on
+    for _ in range(2):
+        lay_out(store, manifest, tmp_path / "image", tmp_path / "weights")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "weights").iterdir()} == FILES
+
+
+def test_a_mounted_image_is_used_as_it_lies(address, tmp_path, monkeypatch):
+    push = Pusher(address, "kaito/mounted")
+    digest = push.image_of([(TAR, data, {TITLE: name}) for name, data in FILES.items()], "1")
+    _, _, manifest = put(tmp_path, f"{push.image}@{digest}", stage=False)
+    mounted = tmp_path / "mounted" / "workspace" / "model"
+    mounted.mkdir(parents=True)
+    for name, data in {**FILES, **NOT_WANTED}.items():
+        (mounted / name).write_bytes(data)
+    monkeypatch.setattr(base_weights, "IMAGE_FOLDER", tmp_path / "mounted")
+    lay_out(LayoutStore(tmp_path / "store"), manifest, tmp_path / "image", tmp_path / "weights")
+    laid = {path.name: path for path in (tmp_path / "weights").iterdir()}
+    assert set(laid) == set(FILES)  # code and pickles stay where they are
+    assert all(path.is_symlink() and path.read_bytes() == FILES[name] for name, path in laid.items())

@@ -52,7 +52,7 @@ def test_braces_of_the_users_own_are_not_tags(workspace, recipe_of):
     recipe = recipe_of(workspace, ModelConfig={"chat_template": template})
     weights = next(s for s in plan(recipe).steps if s.verb == "weights")
     text = request_json(recipe, weights)
-    tags = {"workflow.parameters.store": "s", "workflow.parameters.target": "local"}
+    tags = {f"workflow.parameters.{name}": "x" for name in ("store", "target", "stage")}
     assert json.loads(fill(text, tags))["recipe"]["model"]["chat_template"] == template
 
 

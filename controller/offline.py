@@ -1,0 +1,104 @@
+"""``kaiflow plan``, ``validate``, ``audit``, ``render``, ``presets``: what can be said before anything runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controller.failure import CLI_REFUSED
+from controller.options import (
+    Cache,
+    Config,
+    File,
+    ImageVolumes,
+    MaxCost,
+    MaxHours,
+    Output,
+    budget_annotations,
+    checked_cache,
+)
+from controller.output import Format
+
+
+def plan(
+    file: File,
+    config: Config = None,
+    max_hours: MaxHours = None,
+    max_cost: MaxCost = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Print what would run, and every value with its origin; nothing runs."""
+    from controller.loading import load_one
+    from controller.planning import write_plan
+
+    loaded = load_one(file, config, annotations=budget_annotations(max_hours, max_cost), private_hosts_allowed=True)
+    write_plan(loaded.recipe, output)
+
+
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files that hold Workspaces.")],
+    old: Annotated[Path | None, typer.Option("--old", help="The Workspaces as they are now: check the update.")] = None,
+    config: Config = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Check Workspaces against every rule, and say what is wrong with each; nothing runs."""
+    from controller.output import write, write_data
+    from controller.validation import validate as check
+
+    verdicts = check(files, old, config)
+    if output in (Format.JSON, Format.YAML):
+        write_data([verdict.to_json() for verdict in verdicts], output)
+    else:
+        for verdict in verdicts:
+            write(f"{verdict.file}: {verdict.name or '(no name)'}: {'valid' if verdict.valid else 'refused'}")
+            for line in (*map(str, verdict.errors), *(f"warning: {w}" for w in verdict.warnings)):
+                write(f"  {line}")
+    if not all(verdict.valid for verdict in verdicts):
+        raise typer.Exit(CLI_REFUSED)
+
+
+def audit(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Dataset files or addresses, or one Workspace's file.")
+    ],
+    model: Annotated[str | None, typer.Option("--model", help="Preset whose tokenizer measures the rows.")] = None,
+    config: Config = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write the report to this file.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Read a dataset as a run would, and say what is wrong with it; nothing is trained."""
+    from controller.auditing import audit as audit_here
+    from controller.auditing import lines
+    from controller.output import write, write_data
+
+    found = audit_here(sources, model, config, page)
+    if output in (Format.JSON, Format.YAML):
+        write_data(found.to_json(), output)
+    else:
+        for line in lines(found):
+            write(line)
+    if found.errors:
+        raise typer.Exit(CLI_REFUSED)
+
+
+def render(
+    file: File,
+    config: Config = None,
+    output: Output = Format.YAML,
+    cache: Cache = None,
+    image_volumes: ImageVolumes = False,
+) -> None:
+    """Print the Argo Workflow (and the CronWorkflow of a schedule) that a cluster would get."""
+    from controller.loading import load_one
+    from controller.planning import rendered
+    from pipelines.plan import Placement
+
+    placement = Placement(checked_cache(cache), image_volumes)
+    typer.echo(rendered(load_one(file, config).recipe, output, placement))
+
+
+def presets(output: Output = Format.TABLE) -> None:
+    """List the models that can be tuned by name; any Hugging Face id, organisation/model, works too."""
+    from controller.preset_table import write_presets
+
+    write_presets(output)

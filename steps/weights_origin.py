@@ -1,0 +1,137 @@
+"""Where a base model's files come from, pinned to the byte, and how they get into a folder.
+
+The Hugging Face hub at a commit, an OCI image at a digest, or a Python package whose file has a known digest. No
+pickled weights, no code.
+"""
+
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
+from presets.recipe import ModelRecipe, PackagedWeights
+from steps import logs
+from steps.weights_image import WANTED_FILES, from_image, pinned
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A place that holds the model's files, and exactly which of them."""
+
+    kind: Literal["hub", "image", "package"]
+    name: str  # id on the hub, image without its digest, distribution
+    revision: str  # commit, digest, version
+    file: str = ""  # of a package
+    sha256: str = ""  # of that file
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the origin as it is written into the store and into content keys."""
+        return asdict(self)
+
+
+def pin(model: ModelRecipe) -> Origin:
+    """Return the origin of the model's files; asks the hub or the registry only where a name may move.
+
+    Raises:
+        KaiflowError: there is no such model, or we may not see it.
+    """
+    if model.weights_image:
+        name, _, digest = pinned(model.weights_image).rpartition("@")
+        return Origin("image", name, digest)
+    if model.package:
+        p = model.package
+        return Origin("package", p.name, p.version, p.file, p.sha256)
+    commit = model.revision if COMMIT.fullmatch(model.revision) else _hub_commit(model)
+    return Origin("hub", model.hugging_face_id, commit)
+
+
+def take(origin: Origin, work: Path, folder: Path) -> None:
+    """Put the model's files into ``folder``; ``work`` is for what lies only for a while.
+
+    Raises:
+        KaiflowError: they cannot be had, or there are no safetensors among them.
+    """
+    if origin.kind == "image":
+        from_image(f"{origin.name}@{origin.revision}", work, folder)
+    elif origin.kind == "package":
+        _from_package(PackagedWeights(origin.name, origin.revision, origin.file, origin.sha256), folder)
+    else:
+        _from_hub(origin, folder)
+
+
+def _from_package(package: PackagedWeights, folder: Path) -> None:
+    """Convert the GGUF file of an installed package; its bytes are checked against the catalogue's digest."""
+    from steps.gguf_weights import convert
+    from steps.package_files import find_in_package
+
+    source = find_in_package(package)
+    logs.event("converting", source=source.name, package=package.name)
+    convert(source, folder)
+
+
+def _hub_commit(model: ModelRecipe) -> str:
+    """Return the commit that the model's revision stands for now."""
+    from huggingface_hub import HfApi
+
+    with _HubErrors(model.hugging_face_id, model.revision):
+        api = HfApi(token=os.environ.get("HF_TOKEN") or None)
+        return str(api.model_info(model.hugging_face_id, revision=model.revision, timeout=30).sha)
+
+
+def _from_hub(origin: Origin, folder: Path) -> None:
+    """Download the snapshot of the commit."""
+    from huggingface_hub import snapshot_download
+
+    with _HubErrors(origin.name, origin.revision):
+        snapshot_download(
+            origin.name, revision=origin.revision, allow_patterns=list(WANTED_FILES), local_dir=folder,
+            token=os.environ.get("HF_TOKEN") or None,
+        )  # fmt: skip
+    if not any(folder.glob("*.safetensors")):
+        raise DataError(
+            "NoSafetensors", f"{origin.name} has no safetensors weights.", fix="Choose a revision that has."
+        )
+
+
+class _HubErrors:
+    """What goes wrong with the hub, as errors that say what to do."""
+
+    def __init__(self, model: str, revision: str) -> None:
+        self._model, self._revision = model, revision
+
+    def __enter__(self) -> None:
+        """Nothing to set up."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import httpx
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+        if isinstance(error, HfHubHTTPError):
+            raise self._refused(error.response.status_code) from error
+        if isinstance(error, (httpx.HTTPError, OSError, LocalEntryNotFoundError, OfflineModeIsEnabled)):
+            raise TryAgainError(
+                "HubUnreachable",
+                f"The model hub does not answer ({type(error).__name__}).",
+                fix="Check the network and HF_ENDPOINT, or choose a preset whose weights come from a package.",
+            ) from error
+
+    def _refused(self, status: int) -> KaiflowError:
+        if status in (401, 403):
+            return NotPermittedError(
+                "ModelForbidden",
+                f"The hub refuses {self._model} ({status}).",
+                fix="Accept the licence on the model's page and set HF_TOKEN to a token that may read it.",
+            )
+        if status == 404:
+            return DataError(
+                "ModelNotFound",
+                f"The hub has no {self._model} at {self._revision}.",
+                fix="Check id and revision.",
+            )
+        return TryAgainError(
+            "HubUnreachable", f"The model hub answered {status}.", fix="The step tries again by itself."
+        )
