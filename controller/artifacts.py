@@ -1,5 +1,6 @@
 """``kaiflow lineage``, ``verify``, ``prune``: what an adapter was made of, whether it still is, what nobody needs."""
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -132,7 +133,7 @@ def _said(link: Any) -> str:  # noqa: ANN401
     if link.manifest is None:
         return "not in this store"
     return ", ".join(
-        f"{note.rpartition('.')[2]} {value}"
+        f"{re.split('[./]', note)[-1]} {value}"
         for note in TELLING[link.what]
         if (value := link.manifest.annotations.get(note))
     )

@@ -31,7 +31,7 @@ OUTPUTS: Mapping[Verb, tuple[str, ...]] = {
 }
 
 # Raised when a step's way of working changes what it produces: it is part of every content key.
-STEP_VERSIONS: Mapping[Verb, int] = {**dict.fromkeys(VERBS, 1), "fetch": 4, "weights": 2, "tune": 3, "push": 3}
+STEP_VERSIONS: Mapping[Verb, int] = {**dict.fromkeys(VERBS, 1), "fetch": 4, "weights": 2, "tune": 4, "push": 3}
 
 OUTPUT_FOLDER = Path("/mnt/output")  # where tuning.output.volumeSource is mounted
 IMAGE_FOLDER = Path("/mnt/weights")  # where the image of presetOptions.image is, on clusters with image volumes

@@ -9,12 +9,11 @@ from typing import Any
 
 from presets.errors import DataError, TryAgainError
 from steps.docker_config import DockerConfig
-from steps.registry_client import ATTEMPTS, FAULTS, Repository, pause
+from steps.registry_client import ATTEMPTS, FAULTS, Repository, pause, received
 from steps.store import DIGEST
 
 INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFEST_TYPES = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
-CHUNK_BYTES = 1 << 20
 NESTED_INDEXES = 3
 
 
@@ -70,28 +69,48 @@ def manifest_bytes(at: Repository, reference: str, types: Sequence[str]) -> tupl
 
 
 def blob_to(at: Repository, digest: str, size_bytes: int | None, path: Path) -> None:
-    """Write a blob to ``path``, verified, whole or not at all; goes on where a cut connection stopped.
+    """Write a blob to ``path``, verified, whole or not at all.
+
+    Goes on where a cut connection, or a process that was killed, has stopped.
 
     Raises:
         DataError: the bytes are not those of the digest, or more than ``size_bytes``.
-        TryAgainError: the registry does not send them.
+        TryAgainError: the registry does not send them, or ever more slowly.
     """
-    part = path.with_name(f".{path.name}.part")
-    hasher, have, whole = hashlib.sha256(), 0, False
-    with part.open("wb") as writer:
-        for attempt in range(ATTEMPTS):
+    part = path.with_name(f".{path.name}.{digest[7:19]}.part")
+    for left in (part.exists(), False):
+        if not left:
+            part.unlink(missing_ok=True)
+        found = _fetched(at, digest, size_bytes, part)
+        if found == digest:
+            part.replace(path)
+            return
+        if not left:  # else what was there before may be what is wrong
+            break
+    part.unlink()
+    raise _corrupt(at.shown, digest)
+
+
+def _fetched(at: Repository, digest: str, size_bytes: int | None, part: Path) -> str:
+    """Append to ``part`` what is missing of the blob; return the digest of the whole."""
+    whole = False
+    with part.open("a+b") as writer:
+        writer.seek(0)
+        hasher = hashlib.file_digest(writer, "sha256")
+        have = writer.tell()
+        whole = size_bytes is not None and have >= size_bytes
+        for attempt in () if whole else range(ATTEMPTS):
             try:
                 with at.asked(f"{at.base}/blobs/{digest}", {"Range": f"bytes={have}-"} if have else {}) as answer:
                     if have and answer.status_code == 200:
-                        writer.seek(0)
-                        writer.truncate()
+                        writer.truncate(0)
                         hasher, have = hashlib.sha256(), 0
-                    for chunk in answer.iter_content(CHUNK_BYTES):
+                    for chunk in received(answer):
                         writer.write(chunk)
                         hasher.update(chunk)
                         have += len(chunk)
                         if size_bytes is not None and have > size_bytes:
-                            raise _corrupt(at.shown, digest)
+                            return ""
                 whole = size_bytes is None or have == size_bytes
             except FAULTS:
                 pause(attempt)
@@ -105,10 +124,7 @@ def blob_to(at: Repository, digest: str, size_bytes: int | None, path: Path) -> 
             f"{at.shown} sent {have} of {size_bytes} bytes of a blob.",
             fix="The step tries again.",
         )
-    if f"sha256:{hasher.hexdigest()}" != digest:
-        part.unlink()
-        raise _corrupt(at.shown, digest)
-    part.replace(path)
+    return f"sha256:{hasher.hexdigest()}"
 
 
 def _platform(entry: Mapping[str, Any]) -> Mapping[str, Any]:

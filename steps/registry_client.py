@@ -16,6 +16,7 @@ from typing import Any
 
 import oras.provider
 import requests
+import urllib3
 
 from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.names import ImageReference, parse_image
@@ -27,6 +28,8 @@ BACKOFF_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
 TIMEOUT_SECONDS = (10, 120)
 MANIFEST_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 20
+SLOW_SECONDS, SLOW_BYTES = 30.0, 30 << 10  # less than so much in so long is no download
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PASSING = (408, 429, 500, 502, 503, 504)
 FAULTS = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
@@ -222,6 +225,32 @@ def _error_code(response: requests.Response) -> str:
     except (ValueError, LookupError, TypeError, requests.RequestException):
         return ""
     return code if isinstance(code, str) and re.fullmatch(r"[A-Z_]{1,40}", code) else ""
+
+
+def received(answer: requests.Response) -> Iterator[bytes]:
+    """Yield a body as it comes.
+
+    Raises:
+        requests.Timeout: it comes so slowly that it would take days; a new connection may do better.
+    """
+    began, window = time.monotonic(), 0
+    while chunk := _some(answer):
+        yield chunk
+        window += len(chunk)
+        if time.monotonic() - began >= SLOW_SECONDS:
+            if window < SLOW_BYTES:
+                raise requests.Timeout(f"{window} bytes in {SLOW_SECONDS} s")
+            began, window = time.monotonic(), 0
+
+
+def _some(answer: requests.Response) -> bytes:
+    """Return what one read gives: a full chunk would be waited for, byte by byte."""
+    try:
+        return bytes(answer.raw.read1(CHUNK_BYTES, decode_content=False))
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise requests.Timeout(str(error)) from error
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise requests.ConnectionError(str(error)) from error
 
 
 def pause(attempt: int, retry_after: str = "") -> None:

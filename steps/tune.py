@@ -71,6 +71,8 @@ def run(request: Request, context: Context) -> Result:
         figures = train_here(request, context, key, store, tags.run)
     else:
         figures = train_together(request, context, key, tags.run, count)
+    for licence in (context.work / "weights").glob("LICENSE*"):  # of the base, which goes with what is made of it
+        shutil.copyfile(licence, output / f"BASE_{licence.name}")
     recipe = canonical(_told(request, count))  # rows and base aside: the same recipe has the same digest
     annotations = {
         "kaiflow.run.key": key,

@@ -1,5 +1,6 @@
 """The image goes into others' tools and comes out as an adapter that peft loads: oras-py, skopeo, a buildah mount."""
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -15,13 +16,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from presets.recipe import LoraRecipe
 from steps.adapter import add_adapter, save_adapter
 from steps.adapter_image import build_layer, publish_image
+from steps.image_files import pull
 from steps.oci_layout import LayoutStore
 from steps.registry_store import RegistryStore
 from steps.store import copy
 from tests.contract.test_adapter_keys import BASE, NoTokenizer
 from tests.contract.test_levers import SMALL
 from tests.contract.test_registry_store import NOBODY
-from tests.registries import registry
+from tests.registries import TAR_GZIP, Pusher, registry, tar
 
 
 def built():
@@ -64,6 +66,26 @@ def test_oras_py_pulls_and_unpacks_it(pushed, tmp_path):
     address, _, own = pushed
     oras.client.OrasClient(hostname=address, insecure=True).pull(f"{address}/team/adapter:1", outdir=str(tmp_path))
     assert_loads(tmp_path / "data", own)
+
+
+def test_our_own_puller_reads_it(pushed, tmp_path):
+    address, _, own = pushed
+    assert_loads(pull(f"{address}/team/adapter:1", NOBODY, tmp_path, 1 << 30)[1], own)
+
+
+def test_our_own_puller_reads_kaitos_adapter_images(pushed, tmp_path):
+    """KAITO's pusher: ``FROM scratch``, ``ADD adapter /data``: a docker image of one layer, no titles."""
+    address, _, own = pushed
+    push = Pusher(address, "kaito/adapter")
+    content = {"data/": folder("data/"), **{f"data/{path.name}": path.read_bytes() for path in own.iterdir()}}
+    push.image_of([(TAR_GZIP, gzip.compress(tar(content)), {})], "1")
+    assert_loads(pull(f"{push.image}:1", NOBODY, tmp_path, 1 << 30)[1], own)
+
+
+def folder(name):
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+    return entry
 
 
 @needs("skopeo")

@@ -1,5 +1,6 @@
 """Whatever an image's tar, index or manifest holds: it is laid out inside its folder, or refused with a reason."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -82,14 +83,12 @@ def test_names_that_lead_out_are_refused(tmp_path, name):
 
 
 def test_a_small_layer_that_unpacks_to_very_much_is_refused(tmp_path):
-    import gzip
-
     root = tmp_path / "root"
     root.mkdir()
     entry = tarfile.TarInfo("data/zeros")
     entry.size = 64 << 20
     blob = tmp_path / "layer"
-    with gzip.open(blob, "wb") as sink, tarfile.open(fileobj=sink, mode="w|") as archive:
+    with gzip.GzipFile(blob, "wb") as sink, tarfile.open(fileobj=sink, mode="w|") as archive:
         archive.addfile(entry, io.BytesIO(bytes(entry.size)))
     with pytest.raises(DataError, match="registry/image"):
         lay_over(blob, root, "registry/image", Room(1 << 20, "What registry/image unpacks to"))

@@ -1,10 +1,12 @@
 """The store in a registry: a real one, open, with a password, with tokens over TLS; and one that does things wrong."""
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -12,6 +14,7 @@ from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainE
 from steps import registry_client
 from steps.docker_config import DockerConfig
 from steps.oci_layout import LayoutStore
+from steps.registry import blob_to
 from steps.registry_client import Repository
 from steps.registry_store import RegistryStore
 from steps.registry_upload import upload
@@ -151,6 +154,56 @@ def test_what_passes_is_tried_again_and_nothing_is_lost(address, files, tmp_path
         assert_round_trip(RegistryStore(f"{proxy}/{repository}", NOBODY), files, tmp_path)
 
 
+def trickle(exchange):
+    """Send the blob byte by byte, for longer than anybody waits."""
+    whole = exchange.kind == "GET blob" and not exchange.headers.get("Range")
+    if not whole or not exchange.path.endswith(hashlib.sha256(BIG).hexdigest()):
+        return False
+    exchange.send_response(200)
+    exchange.send_header("Content-Length", str(len(BIG)))
+    exchange.end_headers()
+    for byte in BIG[:100]:
+        try:
+            exchange.wfile.write(bytes([byte]))
+            exchange.wfile.flush()
+        except OSError:
+            break
+        time.sleep(0.02)
+    exchange.close_connection = True
+    return True
+
+
+def test_a_download_that_trickles_is_begun_anew(address, files, tmp_path, impatient, monkeypatch):
+    monkeypatch.setattr(registry_client, "SLOW_SECONDS", 0.2)
+    with proxied(address, trickle) as (proxy, seen):
+        assert_round_trip(RegistryStore(f"{proxy}/team/trickle", NOBODY), files, tmp_path)
+    assert seen["GET blob"] == 3  # the large one twice, the small one; nothing is asked for an empty one
+
+
+def test_a_download_goes_on_where_a_killed_process_has_stopped(address, files, tmp_path):
+    store = RegistryStore(f"{address}/team/resumed", NOBODY)
+    (layer, *_) = publish(store, "application/x", {"big": files["adapter.safetensors"]}, {}, ["1"]).layers
+    half = BIG[: len(BIG) // 2]
+    part = tmp_path / f".big.{layer.digest[7:19]}.part"
+    asked = []
+
+    def watches(exchange):
+        if exchange.kind == "GET blob":
+            asked.append(exchange.headers.get("Range"))
+        return False
+
+    with proxied(address, watches) as (proxy, _):
+        behind = Repository(f"{proxy}/team/resumed", NOBODY)
+        part.write_bytes(half)
+        blob_to(behind, layer.digest, layer.size, tmp_path / "big")
+        assert asked == [f"bytes={len(half)}-"]
+        assert (tmp_path / "big").read_bytes() == BIG
+        part.write_bytes(b"?" * 100)  # a disk that has lost what was written: taken anew, not refused
+        blob_to(behind, layer.digest, layer.size, tmp_path / "big")
+    assert (tmp_path / "big").read_bytes() == BIG
+    assert not part.exists()
+
+
 def too_large(limit):
     """Return a proxy's fault: bodies over ``limit`` are refused unread, as nginx does."""
 
@@ -235,6 +288,7 @@ def test_memory_does_not_grow_with_the_blob(address, tmp_path):
 import resource, sys
 from pathlib import Path
 from steps.docker_config import DockerConfig
+from steps.registry import blob_to
 from steps.registry_client import Repository
 from steps.registry_upload import upload
 upload(Repository(sys.argv[1], DockerConfig([])), Path(sys.argv[2]))
