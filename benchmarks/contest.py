@@ -1,8 +1,12 @@
 """Contestants that move a large file, in turn: speeds, ratios against ours, CPU and memory; a table and JSON."""
 
+import argparse
 import json
 import os
 import platform
+import shutil
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -16,6 +20,21 @@ from steps.store import publish
 
 MEMORY = Path("/dev/shm")
 MIB = 1 << 20
+
+
+def contest(doc: str, compare: Callable[[int, int], dict[str, list[Measured]]], path: Path) -> None:
+    """Run ``compare(size_mib, rounds)`` for every size that the command line asks for, and tell after each."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sizes", default="500,2048", help="MiB")
+    options = parser.parse_args()
+    for program in ("skopeo", "curl"):
+        if not shutil.which(program):
+            sys.exit(f"{program} is not installed: apt-get install {program}")
+    figures = {}
+    for size in map(int, options.sizes.split(",")):
+        figures[size] = compare(size, options.rounds)
+        tell(figures, options.rounds, path)
 
 
 def random_blob(folder: Path, store: LayoutStore, size_mib: int) -> Path:

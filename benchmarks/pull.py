@@ -8,7 +8,6 @@ they read; curl is followed by sha256sum, which counts for it; oras-py verifies 
 curl and GNU time (Debian packages), and room for three copies in /dev/shm.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from rich.console import Console
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.contest import MEMORY, random_blob, tell  # noqa: E402
+from benchmarks.contest import MEMORY, contest, random_blob  # noqa: E402
 from benchmarks.measured import Measured, measured  # noqa: E402
 from steps.docker_config import DockerConfig  # noqa: E402
 from steps.oci_layout import LayoutStore  # noqa: E402
@@ -46,21 +45,6 @@ mkdir -p "$3"
 curl -sf -o "$3/adapter" "http://$1/blobs/$2"
 echo "${2#sha256:}  $3/adapter" | sha256sum --quiet -c
 """
-
-
-def main() -> None:
-    """Pull in turn, print a table and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sizes", default="500,2048", help="MiB")
-    options = parser.parse_args()
-    for program in ("skopeo", "curl"):
-        if not shutil.which(program):
-            sys.exit(f"{program} is not installed: apt-get install {program}")
-    figures = {}
-    for size in map(int, options.sizes.split(",")):
-        figures[size] = _compare(size, options.rounds)
-        tell(figures, options.rounds, HERE / "pull.json")
 
 
 def _compare(size_mib: int, rounds: int) -> dict[str, list[Measured]]:
@@ -103,4 +87,4 @@ def _command(who: str, image: str, digest: str, target: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    contest(__doc__ or "", _compare, HERE / "pull.json")

@@ -8,7 +8,6 @@ the file; curl is told the digest by sha256sum, which counts for it. Needs docke
 (Debian packages), and room for two copies in /dev/shm.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from rich.console import Console
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.contest import MEMORY, random_blob, tell  # noqa: E402
+from benchmarks.contest import MEMORY, contest, random_blob  # noqa: E402
 from benchmarks.measured import Measured, measured  # noqa: E402
 from steps.oci_layout import LayoutStore  # noqa: E402
 from tests.registries import registry  # noqa: E402
@@ -45,21 +44,6 @@ digest=sha256:$(sha256sum "$2" | cut -d' ' -f1)
 place=$(curl -sf -X POST -D - -o /dev/null "http://$1/blobs/uploads/" | tr -d '\\r' | sed -n 's/^Location: //p')
 curl -sf -o /dev/null -T "$2" -H 'Content-Type: application/octet-stream' "$place&digest=$digest"
 """
-
-
-def main() -> None:
-    """Push in turn, print a table and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sizes", default="500,2048", help="MiB")
-    options = parser.parse_args()
-    for program in ("skopeo", "curl"):
-        if not shutil.which(program):
-            sys.exit(f"{program} is not installed: apt-get install {program}")
-    figures = {}
-    for size in map(int, options.sizes.split(",")):
-        figures[size] = _compare(size, options.rounds)
-        tell(figures, options.rounds, HERE / "push.json")
 
 
 def _compare(size_mib: int, rounds: int) -> dict[str, list[Measured]]:
@@ -92,4 +76,4 @@ def _command(who: str, address: str, blob: Path, layout: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    contest(__doc__ or "", _compare, HERE / "push.json")
