@@ -14,6 +14,7 @@ from presets.fit import Fit, fit, fitting, need_of
 from presets.gpus import Sku, find_sku, skus
 from presets.levers import first
 from presets.memory import GIB
+from presets.node_request import require_attempts
 from presets.recipe import Recipe
 
 
@@ -129,6 +130,7 @@ def rendered(recipe: Recipe, form: Format, placement: Placement) -> str:
     from pipelines.workflow import compile_cron, compile_workflow
 
     plan = make_plan(recipe, placement)
+    require_attempts(plan.node)
     cron = compile_cron(plan, Images())
     objects = [compile_workflow(plan, Images())] + ([cron] if cron else [])
     if form is Format.JSON:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from presets.catalogue import find_model
 from presets.names import parse_image
+from presets.node_request import NodePlacement, NodeRequest, node_request
 from presets.recipe import Recipe
 from steps.contract import OUTPUT_FOLDER, Verb
 from steps.store import LAYOUT_PREFIX, REGISTRY_PREFIX
@@ -52,6 +54,7 @@ class Placement:
 
     cache: str | None = None  # registry/repository for everything but users' images; None: beside the output
     image_volumes: bool = False  # pods may mount images
+    nodes: NodePlacement = field(default_factory=NodePlacement)  # who makes nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Plan:
     steps: tuple[PlannedStep, ...]
     last: PlannedStep
     placement: Placement
+    node: NodeRequest
 
     @property
     def store(self) -> str:
@@ -81,6 +85,7 @@ class Plan:
         return self.placement.cache is not None and self.mounted_weights is None
 
 
+NODE_STEPS: tuple[Verb, ...] = ("provision", "release")
 DATASET = Input("dataset", "fetch", "dataset")
 WEIGHTS = Input("weights", "weights", "weights")
 RUN = Input("run", "tune", "run")
@@ -101,9 +106,15 @@ def plan(recipe: Recipe, placement: Placement = Placement()) -> Plan:
     ]
     if recipe.deploy.enabled:
         steps.append(PlannedStep("deploy", ("push",), (RUN, WEIGHTS), on_gpu=False))
-    else:
+    if not serves_on_node(recipe):
         steps.append(PlannedStep("release", ("tune",), (), on_gpu=False))
-    return Plan(recipe, run_name(recipe), tuple(steps), PlannedStep("release", (), (), on_gpu=False), placement)
+    node = node_request(recipe, find_model(recipe.model.preset), placement.nodes)
+    return Plan(recipe, run_name(recipe), tuple(steps), PlannedStep("release", (), (), on_gpu=False), placement, node)
+
+
+def serves_on_node(recipe: Recipe) -> bool:
+    """Whether the node that trains goes on to serve what it has trained; transformers serves on a CPU."""
+    return recipe.deploy.enabled and recipe.deploy.runtime != "transformers"
 
 
 def run_name(recipe: Recipe) -> str:
@@ -111,8 +122,11 @@ def run_name(recipe: Recipe) -> str:
     return f"{recipe.name[: 63 - len(recipe.revision) - 1].rstrip('-')}-{recipe.revision}"
 
 
-def told(recipe: Recipe, verb: Verb) -> dict[str, Any]:
+def told(plan: Plan, verb: Verb) -> dict[str, Any]:
     """Return the parts of the Recipe that a step is told; the training is told origins too, for its report."""
+    recipe = plan.recipe
+    if verb in NODE_STEPS:
+        return {"node": asdict(plan.node)}
     parts = {name: asdict(getattr(recipe, name)) for name in PARTS[verb]}
     if verb == "tune":
         parts["origins"] = {path: origin for path, origin in recipe.origins.items() if path.partition(".")[0] in parts}
@@ -125,17 +139,20 @@ def _beside_output(recipe: Recipe) -> str:
     return f"{REGISTRY_PREFIX}{reference.repository_with_registry}" if reference else f"{LAYOUT_PREFIX}{OUTPUT_FOLDER}"
 
 
-def request_json(recipe: Recipe, step: PlannedStep) -> str:
+def request_json(plan: Plan, step: PlannedStep) -> str:
     """Return the step's request as JSON in which only Argo's own tags are tags.
 
     Text of the user's (a chat template, say) may hold ``{{``, which Argo would try to fill in: it is written
     as the JSON escape of the same character.
     """
+    recipe = plan.recipe
     inputs = {i.name: _Tag(f"inputs.parameters.{i.name}") for i in step.inputs}
     if step.verb == "deploy":
         inputs["port"] = _Tag("workflow.parameters.port")
     if step.verb == "weights":
         inputs["stage"] = _Tag("workflow.parameters.stage")
+    if step.verb in NODE_STEPS:
+        inputs["run"] = _Tag("workflow.name")  # what the run's nodes are known by
     if step.verb == "push":
         inputs["publish"] = _Tag("workflow.parameters.publish")
     body = {
@@ -148,7 +165,7 @@ def request_json(recipe: Recipe, step: PlannedStep) -> str:
         },
         "store": _Tag("workflow.parameters.store"),
         "target": _Tag("workflow.parameters.target"),
-        "recipe": told(recipe, step.verb),
+        "recipe": told(plan, step.verb),
         "inputs": inputs,
     }
     marked = json.dumps(body, separators=(",", ":"), default=_Tag.mark)

@@ -23,17 +23,18 @@ from hera.workflows import models as m
 
 from pipelines.plan import Plan, PlannedStep, request_json
 from pipelines.volumes import INPUT_VOLUME, OUTPUT_VOLUME, WEIGHTS_VOLUME
-from presets.gpus import find_sku, skus
+from presets.node_request import NodeRequest
 from presets.recipe import Recipe
-from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, Verb
+from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, RUN_LABEL, Verb
 
 WORKDIR = "{{workflow.parameters.workdir}}"
 REGISTRY_SECRET_FOLDER = "/run/kaiflow/registry"  # noqa: S105  (a path)
 PULL_SECRETS_FOLDER = "/run/kaiflow/pull"
 RETRY_EXPRESSION = 'lastRetry.status == "Error" || asInt(lastRetry.exitCode) == 75 || asInt(lastRetry.exitCode) > 128'
-DEADLINE_SECONDS: dict[Verb, int] = {  # tune's is the budget's
-    "fetch": 7200, "provision": 3600, "weights": 7200, "push": 3600, "deploy": 3600, "release": 1800,
+DEADLINE_SECONDS: dict[Verb, int] = {  # tune's is the budget's, provision's that of its attempts
+    "fetch": 7200, "weights": 7200, "push": 3600, "deploy": 3600, "release": 1800,
 }  # fmt: skip
+PROVISION_SECONDS = 900  # beside the waits of its attempts: what has failed is removed first
 GRACE_SECONDS: dict[Verb, int] = {"tune": 120}
 DEFAULT_GRACE_SECONDS = 30
 STORE_STEPS: tuple[Verb, ...] = ("fetch", "weights", "tune", "push", "deploy")  # the others see no registry
@@ -57,7 +58,7 @@ def template(plan: Plan, step: PlannedStep, images: Images) -> Container:
         name=step.verb,
         inputs=[
             *[Parameter(name=i.name) for i in step.inputs],
-            RawArtifact(name="request", path=f"{folder}/{REQUEST_FILE}", data=request_json(recipe, step)),
+            RawArtifact(name="request", path=f"{folder}/{REQUEST_FILE}", data=request_json(plan, step)),
         ],
         outputs=[
             Parameter(name=name, value_from=m.ValueFrom(path=f"{folder}/{OUTPUTS_FOLDER}/{name}"))
@@ -67,17 +68,17 @@ def template(plan: Plan, step: PlannedStep, images: Images) -> Container:
         command=["python", "-m", "steps.main"],
         args=[step.verb, "--request", f"{folder}/{REQUEST_FILE}", "--work", folder],
         env=_environment(recipe, step),
-        active_deadline_seconds=DEADLINE_SECONDS.get(step.verb, recipe.budget.deadline_seconds),
+        active_deadline_seconds=_deadline_seconds(plan, step),
         retry_strategy=RetryStrategy(
             limit="3",
             retry_policy="Always",
             expression=RETRY_EXPRESSION,
             backoff=m.Backoff(duration="5s", factor=m.IntOrString(root=2), max_duration="1h"),
         ),
-        resources=_resources(recipe, step),
-        node_selector=_node_selector(recipe) if step.on_gpu else None,
+        resources=_resources(plan, step),
+        node_selector=_node_selector(plan.node) if step.on_gpu else None,
         tolerations=_TOLERATIONS if step.on_gpu else None,
-        volumes=_volumes(recipe, step),
+        volumes=_volumes(plan, step),
         volume_mounts=[
             m.VolumeMount(name=name, mount_path=f"/mnt/{name}", read_only=name != OUTPUT_VOLUME or None)
             for name in user_volumes(plan)
@@ -94,6 +95,12 @@ def template(plan: Plan, step: PlannedStep, images: Images) -> Container:
     )
 
 
+def _deadline_seconds(plan: Plan, step: PlannedStep) -> int:
+    if step.verb == "provision":
+        return PROVISION_SECONDS + len(plan.node.attempts) * plan.node.placement.wait_seconds
+    return DEADLINE_SECONDS.get(step.verb, plan.recipe.budget.deadline_seconds)
+
+
 def _environment(recipe: Recipe, step: PlannedStep) -> list[SecretEnv]:
     secret = recipe.model.access_secret
     if step.verb not in ("fetch", "weights") or not secret:  # fetch: the tokenizer, and gated datasets
@@ -101,37 +108,34 @@ def _environment(recipe: Recipe, step: PlannedStep) -> list[SecretEnv]:
     return [SecretEnv(name="HF_TOKEN", secret_name=secret, secret_key="HF_TOKEN", optional=True)]  # noqa: S106
 
 
-def _resources(recipe: Recipe, step: PlannedStep) -> Resources:
+def _resources(plan: Plan, step: PlannedStep) -> Resources:
     if step.on_gpu:
-        return Resources(cpu_request=4, memory_request="16Gi", gpus=_gpus(recipe))
+        return Resources(cpu_request=4, memory_request="16Gi", gpus=plan.node.gpus)
     return Resources(cpu_request="500m", memory_request="1Gi")
-
-
-def _gpus(recipe: Recipe) -> int:
-    """Return how many GPUs train: all of the machine that is named, where it is known; else one."""
-    sku = find_sku(recipe.node.instance_type, skus())
-    return sku.count if sku else 1
 
 
 _TOLERATIONS = [
     m.Toleration(key="sku", operator="Equal", value="gpu", effect="NoSchedule"),
+    m.Toleration(key="kubernetes.azure.com/scalesetpriority", operator="Equal", value="spot", effect="NoSchedule"),
     m.Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),
 ]
 
 
-def _node_selector(recipe: Recipe) -> dict[str, str]:
-    selector = dict(recipe.node.match_labels)
-    if recipe.node.instance_type:
-        selector["node.kubernetes.io/instance-type"] = recipe.node.instance_type
-    return selector
+def _node_selector(node: NodeRequest) -> dict[str, str]:
+    """Return the labels of the run's own node; of a given one, those that the Workspace names."""
+    if node.placement.provisioner != "byo":
+        return {**node.labels, RUN_LABEL: "{{workflow.name}}"}
+    named = node.attempts[0].instance_type
+    return {**node.labels, **({"node.kubernetes.io/instance-type": named} if named else {})}
 
 
-def _volumes(recipe: Recipe, step: PlannedStep) -> list[EmptyDirVolume | SecretVolume]:
+def _volumes(plan: Plan, step: PlannedStep) -> list[EmptyDirVolume | SecretVolume]:
+    recipe = plan.recipe
     volumes: list[EmptyDirVolume | SecretVolume] = [
         EmptyDirVolume(name="work", mount_path=WORKDIR),
         EmptyDirVolume(name="tmp", mount_path="/tmp"),  # noqa: S108  (a pod's own)
     ]
-    if step.on_gpu and _gpus(recipe) > 1:  # through which processes of one node exchange gradients; 64 MiB otherwise
+    if step.on_gpu and plan.node.gpus > 1:  # through which processes of one node exchange gradients; 64 MiB otherwise
         volumes.append(EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory"))  # noqa: S108
     secret = recipe.output.push_secret
     if secret and recipe.output.image and step.verb in STORE_STEPS:

@@ -32,6 +32,19 @@ def _near(text: str) -> str:
     return text
 
 
+def _list(text: str) -> tuple[str, ...]:
+    values = tuple(part.strip() for part in text.split(","))
+    if not all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", value) for value in values):
+        raise ValueError("names with commas between them")
+    return values
+
+
+def _spot(text: str) -> str:
+    if text not in ("never", "first", "only"):
+        raise ValueError("never, first or only")
+    return text
+
+
 def _registry(text: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", text):
         raise ValueError("a registry's address such as mcr.microsoft.com/aks/kaito")
@@ -49,6 +62,9 @@ ANNOTATIONS: Mapping[str, Callable[[str], Any]] = {
     "max-bad-rows": _share,
     "max-cut-rows": _share,
     "near-duplicates": _near,
+    "fallback-instance-types": _list,
+    "zones": _list,
+    "spot": _spot,
     "weights-registry": _registry,  # KAITO's weight images, or a mirror of them, instead of the hub
     "max-hours": _positive,
     "max-cost": _positive,  # in US dollars

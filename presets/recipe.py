@@ -167,6 +167,9 @@ class NodeRecipe:
     instance_type: str | None  # None: the cheapest that fits
     match_labels: Mapping[str, str]
     preferred_nodes: tuple[str, ...]
+    fallback_instance_types: tuple[str, ...] = ()  # tried in this order
+    zones: tuple[str, ...] = ()  # tried in this order; none: any
+    spot: Literal["never", "first", "only"] = "never"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from presets.workspace import Tuning, Workspace
 
 DEFAULT_SPLIT = 0.05
 AUDIT_ANNOTATIONS = ("max-dataset-bytes", "max-bad-rows", "max-cut-rows", "near-duplicates")
+NODE_ANNOTATIONS = ("fallback-instance-types", "zones", "spot")
 DEFAULT_MAX_DATASET_BYTES = 100 << 30
 SAMPLE_PROMPTS = 6
 
@@ -193,7 +194,15 @@ def _node(workspace: Workspace) -> NodeRecipe:
     labels = dict(resource.label_selector.match_labels) if resource else {}
     for requirement in resource.label_selector.match_expressions if resource else ():
         labels[requirement.key] = requirement.values[0]
-    return NodeRecipe(workspace.instance_type, labels, resource.preferred_nodes if resource else ())
+    said = {key: annotation_value(workspace.metadata.annotations, key) for key in NODE_ANNOTATIONS}
+    return NodeRecipe(
+        workspace.instance_type,
+        labels,
+        resource.preferred_nodes if resource else (),
+        fallback_instance_types=said["fallback-instance-types"] or (),
+        zones=said["zones"] or (),
+        spot=said["spot"] or "never",
+    )
 
 
 def _check(recipe: Recipe, model: Model, annotations: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ Target = Literal["cluster", "local"]
 # Output parameters of each step. Part of the contract: the DAG, the mirror and the commands read them.
 OUTPUTS: Mapping[Verb, tuple[str, ...]] = {
     "fetch": ("dataset", "rows", "held-out-rows", "cached"),
-    "provision": ("nodes", "cached"),
+    "provision": ("nodes", "instance-type", "attempts", "cached"),
     "weights": ("weights", "cached"),
     "tune": ("run", "base-loss", "tuned-loss", "steps", "cached"),
     "push": ("image", "digest", "verdict", "cached"),
@@ -35,6 +35,8 @@ STEP_VERSIONS: Mapping[Verb, int] = {**dict.fromkeys(VERBS, 1), "fetch": 4, "wei
 
 OUTPUT_FOLDER = Path("/mnt/output")  # where tuning.output.volumeSource is mounted
 IMAGE_FOLDER = Path("/mnt/weights")  # where the image of presetOptions.image is, on clusters with image volumes
+
+RUN_LABEL = "kaiflow.dev/run"  # of the nodes that a run has made: the name of its Workflow
 
 REQUEST_FILE = "request.json"
 RESULT_FILE = "result.json"

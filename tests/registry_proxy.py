@@ -83,7 +83,7 @@ def proxied(upstream: str, fault: Fault) -> Iterator[tuple[str, Counter[str]]]:
     seen: Counter[str] = Counter()
     handler = type("Handler", (Exchange,), {"upstream": upstream, "fault": staticmethod(fault), "seen": seen})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"127.0.0.1:{server.server_port}", seen
     finally:

@@ -49,11 +49,12 @@ def keys(workspace, put, recipe_of, tmp_path):
             "workflow.parameters.stage": "true", "workflow.parameters.publish": "false",
             "workflow.parameters.port": "0",
         }  # fmt: skip
-        steps = {step.verb: step for step in plan(recipe).steps}
+        made = plan(recipe)
+        steps = {step.verb: step for step in made.steps}
 
         def told(verb, **outputs):
             scope = {**inputs, **{f"inputs.parameters.{name}": value for name, value in outputs.items()}}
-            return Request.model_validate_json(fill(request_json(recipe, steps[verb]), scope))
+            return Request.model_validate_json(fill(request_json(made, steps[verb]), scope))
 
         source = Source(tmp_path / "x", edit.get("name", DATASET["name"]), edit.get("sha256", DATASET["sha256"]))
         fetched = fetch._key(Collected([source]), told("fetch"))

@@ -42,7 +42,7 @@ def test_a_request_is_what_the_step_reads(workspace, recipe_of):
         "workflow.parameters.store": "layout:/x", "workflow.parameters.target": "local",
         "inputs.parameters.dataset": "sha256:a", "inputs.parameters.weights": "sha256:b",
     }  # fmt: skip
-    request = Request.model_validate_json(fill(request_json(recipe, tune), scope))
+    request = Request.model_validate_json(fill(request_json(plan(recipe), tune), scope))
     assert request.inputs == {"dataset": "sha256:a", "weights": "sha256:b"}
     assert (request.store, request.target) == ("layout:/x", "local")
 
@@ -51,15 +51,15 @@ def test_braces_of_the_users_own_are_not_tags(workspace, recipe_of):
     template = "{% for m in messages %}{{ m['content'] }}{{eos_token}}{% endfor %}"
     recipe = recipe_of(workspace, ModelConfig={"chat_template": template})
     weights = next(s for s in plan(recipe).steps if s.verb == "weights")
-    text = request_json(recipe, weights)
+    text = request_json(plan(recipe), weights)
     tags = {f"workflow.parameters.{name}": "x" for name in ("store", "target", "stage")}
     assert json.loads(fill(text, tags))["recipe"]["model"]["chat_template"] == template
 
 
 def test_a_step_is_told_only_what_it_depends_on(workspace, recipe_of):
     recipe = recipe_of(workspace)
-    assert set(told(recipe, "fetch")) == {"data", "audit", "model", "training"}  # rows are measured
-    assert "evaluation" not in told(recipe, "weights")
+    assert set(told(plan(recipe), "fetch")) == {"data", "audit", "model", "training"}  # rows are measured
+    assert "evaluation" not in told(plan(recipe), "weights")
 
 
 def test_node_ids_are_argos():

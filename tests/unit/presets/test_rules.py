@@ -245,9 +245,16 @@ def test_adapter_strength_is_for_the_transformers_runtime(workspace, put):
         ("near-duplicates", "keep", None),
         ("near-duplicates", "yes", "remove or keep"),
         ("max-bad-row", "1%", "Did you mean max-bad-rows"),
+        ("spot", "first", None),
+        ("spot", "yes", "never, first or only"),
+        ("zones", "1, 2", None),
+        ("zones", "1;2", "names with commas"),
+        ("fallback-instance-types", "a,,b", "names with commas"),
+        ("weights-registry", "mirror:5000/kaito", None),
+        ("weights-registry", "https://mirror", "a registry's address"),
     ],
 )
-def test_the_audits_annotations_are_checked_by_name_and_value(workspace, key, value, said):
+def test_annotations_of_ours_are_checked_by_name_and_value(workspace, key, value, said):
     workspace["metadata"]["annotations"] = {f"kaiflow.dev/{key}": value}
     found = [e for e in errors_of(workspace) if "annotations" in e.field]
     assert [said in str(e) for e in found] == ([] if said is None else [True])

@@ -1,0 +1,139 @@
+"""Which node does the training ask for, what is asked for next when there is none, and of whom?  Pure.
+
+The order of attempts: the machine that is named (or the cheapest that fits), then the others that the Workspace allows;
+of each first spot, where that is wanted, and every zone before the next.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from presets.catalogue import Model
+from presets.errors import ConfigError
+from presets.fit import fitting
+from presets.gpus import Sku, find_sku, skus
+from presets.memory import GIB
+from presets.recipe import NodeRecipe, Recipe
+
+Provisioner = Literal["karpenter", "aks", "byo"]
+Cloud = Literal["azure", "aws", "nap"]  # nap: AKS node auto-provisioning
+PROVIDERS: Mapping[Cloud, str] = {"azure": "azure", "nap": "azure", "aws": "aws"}  # as the table of machines has them
+DISK_GIB = 100  # image, packages, rows, checkpoints
+UNKNOWN_MODEL_DISK_GIB = 512
+ROUNDED_GIB = 16
+
+
+@dataclass(frozen=True, slots=True)
+class AksCluster:
+    """The managed cluster whose agent pools are made."""
+
+    subscription: str
+    resource_group: str
+    name: str
+    gpu_driver: Literal["Install", "None"] = "Install"  # None: the GPU operator brings it
+    autoscale: bool = False  # 0 to 1: the cluster's autoscaler then ends a node that an unclean end has left
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlacement:
+    """Who makes nodes on this cluster: the choice of whoever installed kaiflow."""
+
+    provisioner: Provisioner = "karpenter"
+    cloud: Cloud = "azure"
+    aks: AksCluster | None = None  # of provisioner aks
+    wait_seconds: int = 1200  # for one attempt
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAttempt:
+    """One way to get a node."""
+
+    instance_type: str  # empty: any, of nodes that are given
+    zone: str | None = None  # None: any
+    spot: bool = False
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return " ".join(
+            (self.instance_type, *(["spot"] if self.spot else []), *([f"zone {self.zone}"] if self.zone else []))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRequest:
+    """What the provision step is told."""
+
+    placement: NodePlacement
+    attempts: tuple[NodeAttempt, ...]
+    gpus: int  # so many at least, of one node
+    labels: Mapping[str, str] = field(default_factory=dict)  # the Workspace's, that the node must carry
+    preferred_nodes: tuple[str, ...] = ()
+    disk_gib: int = 0
+
+
+def node_request(recipe: Recipe, model: Model | None, placement: NodePlacement) -> NodeRequest:
+    """Return what to ask for; without attempts where no machine is named and none is known to fit.
+
+    Raises:
+        ConfigError: a machine that is to be tried next has fewer GPUs than the first.
+    """
+    node = recipe.node
+    named = _machines(recipe, model, placement)
+    gpus = named[0][1].count if named and named[0][1] else 1
+    for name, sku in named[1:]:
+        if sku is not None and sku.count < gpus:
+            raise ConfigError(
+                "FallbackTooSmall",
+                f"{name} has {sku.count} GPUs, and the pod of {named[0][0]} asks for {gpus}.",
+                fix="Name machines with at least as many GPUs in kaiflow.dev/fallback-instance-types.",
+            )
+    if placement.provisioner == "byo":
+        attempts: tuple[NodeAttempt, ...] = (NodeAttempt(named[0][0] if named else ""),)
+    else:
+        attempts = tuple(attempt for name, _ in named for attempt in _ways(name, node))
+    return NodeRequest(placement, attempts, gpus, node.match_labels, node.preferred_nodes, disk_gib(model))
+
+
+def _machines(recipe: Recipe, model: Model | None, placement: NodePlacement) -> list[tuple[str, Sku | None]]:
+    """Return (name, machine where it is known) in the order in which they are tried."""
+    node, table = recipe.node, skus()
+    if node.instance_type:
+        names = (node.instance_type, *node.fallback_instance_types)
+        return [(sku.name if (sku := find_sku(name, table)) else name, sku) for name in names]
+    if placement.provisioner == "byo":
+        return []
+    cheapest = fitting(recipe, model, _of_cloud(table.values(), placement.cloud)) if model and model.shape else []
+    return [(sku.name, sku) for sku in cheapest[:1]]
+
+
+def require_attempts(request: NodeRequest) -> None:
+    """Return when there is something to ask for.
+
+    Raises:
+        ConfigError: no machine is named, and none is known to fit.
+    """
+    if not request.attempts:
+        raise ConfigError(
+            "InstanceTypeMissing",
+            f"No machine is named, and none of {PROVIDERS[request.placement.cloud]} is known to fit the training.",
+            fix="Set resource.instanceType.",
+        )
+
+
+def _of_cloud(machines: Iterable[Sku], cloud: Cloud) -> Iterator[Sku]:
+    return (sku for sku in machines if sku.provider == PROVIDERS[cloud])
+
+
+def _ways(name: str, node: NodeRecipe) -> Iterator[NodeAttempt]:
+    kinds = {"never": (False,), "first": (True, False), "only": (True,)}[node.spot]
+    for spot in kinds:
+        for zone in node.zones or (None,):
+            yield NodeAttempt(name, zone, spot)
+
+
+def disk_gib(model: Model | None) -> int:
+    """Return the disk of a node in GiB: room for the weights twice, as they come and as they lie, and the rest."""
+    if model is None or model.shape is None:
+        return UNKNOWN_MODEL_DISK_GIB
+    weights = 2 * 2 * model.shape.parameters / GIB
+    return -(-int(DISK_GIB + weights) // ROUNDED_GIB) * ROUNDED_GIB

@@ -1,0 +1,70 @@
+"""An agent pool of AKS as it is asked for, and what its refusals say.  Pure."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from presets.node_request import AksCluster, NodeAttempt, NodeRequest
+from steps.node_refusals import Refusal, classify, unknown
+
+if TYPE_CHECKING:
+    from azure.core.exceptions import HttpResponseError
+
+TAINT = "sku=gpu:NoSchedule"
+
+
+def agent_pool(
+    request: NodeRequest, attempt: NodeAttempt, labels: Mapping[str, str], aks: AksCluster
+) -> dict[str, Any]:
+    """Return the pool of one attempt, of one node, as AKS's REST API writes it."""
+    spot = {"scaleSetPriority": "Spot", "scaleSetEvictionPolicy": "Delete", "spotMaxPrice": -1}
+    scaling = {"enableAutoScaling": True, "minCount": 0, "maxCount": 1}
+    return {
+        "properties": {
+            "count": 1,
+            "vmSize": attempt.instance_type,
+            "mode": "User",
+            "osType": "Linux",
+            "osDiskSizeGB": request.disk_gib,
+            "nodeLabels": {"karpenter.sh/nodepool": "kaito", **request.labels, **labels},
+            "nodeTaints": [TAINT],
+            "gpuProfile": {"driver": aks.gpu_driver},
+            "tags": {key.replace("/", "_"): value for key, value in labels.items()},  # tags take no slashes
+            **({"availabilityZones": [attempt.zone]} if attempt.zone else {}),
+            **(spot if attempt.spot else {}),
+            **(scaling if aks.autoscale else {}),
+        }
+    }
+
+
+def refusal_of(error: "HttpResponseError") -> Refusal:
+    """Return what an error of ARM or AKS stands for; the innermost detail that is known counts.
+
+    A long-running operation that fails arrives with status 200; QuotaExceeded hides in InvalidTemplateDeployment; AKS's
+    own errors have no ``error`` envelope. The SDK reads all of them into ``error.error``.
+    """
+    found = _codes(getattr(error, "error", None))
+    for code, message in reversed(found):
+        known = classify(code, message)
+        if known is not None:
+            return known
+    code, message = found[0] if found else ("", str(error.message or error))
+    return classify("", message) or unknown(code, message)
+
+
+def _codes(error: Any) -> list[tuple[str, str]]:  # noqa: ANN401  (ODataV4Format, or the SDK's ErrorDetail)
+    """Return (code, message) of an error and of all that it holds, outermost first."""
+    if error is None:
+        return []
+    inner = [pair for detail in getattr(error, "details", None) or () for pair in _codes(detail)]
+    return [(str(error.code or ""), str(error.message or "")), *inner]
+
+
+def pool_refusal(status: Any, state: str) -> Refusal:  # noqa: ANN401  (the SDK's AgentPoolStatus)
+    """Return why a pool has failed, as its own status tells."""
+    found = _codes(getattr(status, "provisioning_error", None))
+    for code, message in reversed(found):
+        known = classify(code, message)
+        if known is not None:
+            return known
+    code, message = found[0] if found else ("", f"the agent pool is {state}")
+    return unknown(code or "NodePoolFailed", message)

@@ -1,0 +1,144 @@
+"""The Kubernetes API as the steps need it: objects as JSON, by path; asked again while it cannot, refusals explained.
+
+The official client signs, verifies and finds its way (service account, else kubeconfig); what is sent are plain
+objects, for resources of which the client has no types (NodeClaim).
+"""
+
+import json
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from presets.errors import ConfigError, KaiflowError, NotPermittedError, TryAgainError
+
+MANAGER = "kaiflow"
+ATTEMPTS = 5
+BACKOFF_SECONDS = 0.5
+TIMEOUT_SECONDS = (10, 60)
+PASSING = (408, 429, 500, 502, 503, 504)
+PAGE = 500
+
+Object = dict[str, Any]
+
+
+class Cluster:
+    """One API server, as one identity."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401  (kubernetes.client.ApiClient, imported late)
+        self._client = client
+
+    @classmethod
+    def connect(cls) -> "Cluster":
+        """Return the cluster of the pod's service account, else that of the kubeconfig.
+
+        Raises:
+            ConfigError: there is neither.
+        """
+        from kubernetes import client, config
+
+        try:
+            config.load_config()
+        except config.ConfigException as error:
+            raise ConfigError(
+                "ClusterUnknown", "There is no cluster to speak to.", fix="Set KUBECONFIG, or run in a pod."
+            ) from error
+        return cls(client.ApiClient())
+
+    def get(self, path: str) -> Object | None:
+        """Return the object, None when it is not there."""
+        return self._ask("GET", path, missing_ok=True)
+
+    def list(
+        self, path: str, labels: Mapping[str, str] | None = None, fields: Mapping[str, str] | None = None
+    ) -> list[Object]:
+        """Return the objects with the labels and fields; none where the kind itself is not known."""
+        selectors = {"labelSelector": _selector(labels), "fieldSelector": _selector(fields)}
+        found: list[Object] = []
+        going_on = ""
+        while True:
+            query = {"limit": PAGE, **selectors, **({"continue": going_on} if going_on else {})}
+            page = self._ask("GET", path, query=query, missing_ok=True) or {}
+            found += page.get("items") or []
+            going_on = (page.get("metadata") or {}).get("continue", "")
+            if not going_on:
+                return found
+
+    def apply(self, path: str, body: Object) -> Object:
+        """Apply the object server-side; ours are the fields that we name."""
+        query = {"fieldManager": MANAGER, "force": "true"}
+        return self._ask("PATCH", path, query=query, body=body, kind="application/apply-patch+yaml") or {}
+
+    def patch(self, path: str, body: Object) -> Object | None:
+        """Merge a few fields into the object; None when it is not there."""
+        return self._ask("PATCH", path, body=body, kind="application/merge-patch+json", missing_ok=True)
+
+    def delete(self, path: str) -> bool:
+        """Delete the object; False when it is not there."""
+        return self._ask("DELETE", path, missing_ok=True) is not None
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Object | None = None,
+        kind: str = "application/json",
+        *,
+        missing_ok: bool = False,
+    ) -> Object | None:
+        for attempt in range(ATTEMPTS):
+            status, text, retry_after = self._send(method, path, query or {}, body, kind)
+            if status in PASSING and attempt + 1 < ATTEMPTS:
+                wait = float(retry_after) if retry_after.isdecimal() else BACKOFF_SECONDS * 2**attempt * random.random()  # noqa: S311
+                time.sleep(min(wait, 30.0))
+                continue
+            if status == 404 and missing_ok:
+                return None
+            if status >= 400 or status == 0:
+                raise _refused(method, path, status, text)
+            return dict(json.loads(text)) if text else {}
+        raise AssertionError("unreachable")
+
+    def _send(
+        self, method: str, path: str, query: Mapping[str, Any], body: Object | None, kind: str
+    ) -> tuple[int, str, str]:
+        """Return (status, body, Retry-After); status 503 where nobody answers."""
+        import urllib3
+        from kubernetes.client import ApiException
+
+        headers: dict[str, str] = {"Accept": "application/json", "Content-Type": kind}
+        self._client.update_params_for_auth(headers, [], ["BearerToken"])
+        try:
+            answer = self._client.rest_client.request(
+                method,
+                self._client.configuration.host + path,
+                query_params=list(query.items()),
+                headers=headers,
+                body=body,
+                _request_timeout=TIMEOUT_SECONDS,
+            )
+        except ApiException as error:
+            sent = error.headers or {}
+            said = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
+            return error.status or 503, said, str(sent.get("Retry-After", ""))
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            return 503, json.dumps({"message": type(error).__name__}), ""
+        return answer.status, (answer.data or b"").decode(), ""
+
+
+def _selector(wanted: Mapping[str, str] | None) -> str:
+    return ",".join(f"{key}={value}" for key, value in (wanted or {}).items())
+
+
+def _refused(method: str, path: str, status: int, text: str) -> KaiflowError:
+    try:
+        said = str(json.loads(text).get("message") or text)
+    except (ValueError, AttributeError):
+        said = text[:200]
+    what = f"{method} {path.partition('?')[0]}: {status} {said}".rstrip()
+    if status in (401, 403):
+        return NotPermittedError("ClusterForbidden", what, fix="Bind the step's service account to kaiflow's role.")
+    if status in PASSING:
+        return TryAgainError("ClusterUnreachable", what, fix="The step tries again by itself.")
+    return ConfigError("ObjectRefused", what, fix="Check the versions of the cluster's CRDs, and the values named.")

@@ -1,0 +1,23 @@
+"""Does something still need a node?  A deployment of the Workspace that was placed on it does."""
+
+from collections.abc import Mapping
+
+from steps.cluster import Cluster
+from steps.contract import RUN_LABEL
+
+WORKSPACE_LABEL = "kaito.sh/workspace"
+
+
+def deployments_path(namespace: str) -> str:
+    """Return the API path of a namespace's Deployments."""
+    return f"/apis/apps/v1/namespaces/{namespace}/deployments"
+
+
+def needed_by_deployment(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> bool:
+    """Whether a Deployment of the Workspace is bound to the node that carries these labels, by the run's label."""
+    run = labels.get(RUN_LABEL, "")
+    for deployment in cluster.list(deployments_path(namespace), {WORKSPACE_LABEL: labels.get(WORKSPACE_LABEL, "")}):
+        pod = (deployment.get("spec") or {}).get("template", {}).get("spec") or {}
+        if run and (pod.get("nodeSelector") or {}).get(RUN_LABEL) == run:
+            return True
+    return False

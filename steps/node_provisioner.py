@@ -1,0 +1,77 @@
+"""What every maker of nodes can do, and which one a run has."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from presets.node_request import NodeAttempt, NodeRequest
+from steps.cluster import Cluster
+from steps.node_refusals import Refusal
+
+Tell = Callable[[str], None]  # takes how far a node is, when that changes
+POLL_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The time, and how it is waited for; tests have a faster one."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True, slots=True)
+class OwnNode:
+    """A node that a run of ours has made, or is making."""
+
+    name: str  # of the claim or the agent pool
+    labels: Mapping[str, str]
+    instance_type: str
+    created_at: str  # as Kubernetes writes it; empty where it is not told
+    leaving: bool  # it is being given back
+
+
+class RefusedError(Exception):
+    """An attempt gave no node."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+class Provisioner(Protocol):
+    """Makes nodes and gives them back; every method is safe to repeat and safe to kill."""
+
+    def take(self, attempt: NodeAttempt, name: str, labels: Mapping[str, str], tell: Tell) -> str:
+        """Return the name of a ready node with enough GPUs, made for one attempt under ``name``.
+
+        Raises:
+            RefusedError: there will be none.
+        """
+        ...
+
+    def give_back(self, name: str) -> None:
+        """Remove what ``name`` stands for, node and all; one that is gone is no error."""
+        ...
+
+    def own(self, labels: Mapping[str, str]) -> list[OwnNode]:
+        """Return what has been made with these labels."""
+        ...
+
+
+def provisioner(request: NodeRequest, cluster: Cluster, clock: Clock, work: Path) -> Provisioner:
+    """Return the maker of nodes that the request names; ``work`` is the step's own folder."""
+    kind = request.placement.provisioner
+    if kind == "karpenter":
+        from steps.provision_karpenter import Karpenter
+
+        return Karpenter(request, cluster, clock)
+    if kind == "aks":
+        from steps.provision_aks import Aks
+
+        return Aks.connect(request, cluster, clock, work)
+    from steps.provision_byo import GivenNodes
+
+    return GivenNodes(request, cluster)

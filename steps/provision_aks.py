@@ -1,0 +1,193 @@
+"""Nodes from agent pools of AKS, one pool of one node a run.
+
+The pool is created under ``If-None-Match: *``, so that two tries never make two; its long-running operation is gone on
+with after a restart by the token that lies in the step's folder, or, where that is lost, by asking the pool itself. A
+pool that has failed is deleted before the next is tried.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from presets.errors import ConfigError
+from presets.node_request import AksCluster, NodeAttempt, NodeRequest
+from steps import logs
+from steps.agent_pools import agent_pool, pool_refusal, refusal_of
+from steps.cluster import Cluster
+from steps.contract import RUN_LABEL
+from steps.node_claims import node_standing, too_late
+from steps.node_provisioner import POLL_SECONDS, Clock, OwnNode, RefusedError, Tell
+from steps.node_refusals import Refusal
+
+if TYPE_CHECKING:
+    from azure.mgmt.containerservice import ContainerServiceClient
+
+OVER = ("Succeeded", "Failed", "Canceled")
+LEAVING = "Deleting"
+
+
+class Aks:
+    """A :class:`steps.node_provisioner.Provisioner` of agent pools."""
+
+    def __init__(
+        self, request: NodeRequest, aks: AksCluster, client: "ContainerServiceClient", cluster: Cluster, clock: Clock,
+        tokens: Path | None = None,
+    ) -> None:  # fmt: skip
+        self._request, self._aks, self._cluster, self._clock, self._tokens = request, aks, cluster, clock, tokens
+        self._pools: Any = client.agent_pools  # its overloads do not take arguments by name and place together
+        self._at = (aks.resource_group, aks.name)
+
+    @classmethod
+    def connect(cls, request: NodeRequest, cluster: Cluster, clock: Clock, tokens: Path | None = None) -> "Aks":
+        """Return the maker of pools of the cluster that the request names, as this pod's Azure identity.
+
+        Raises:
+            ConfigError: it names none.
+        """
+        from azure.mgmt.containerservice import ContainerServiceClient
+
+        from steps.azure_credential import credential
+
+        aks = request.placement.aks
+        if aks is None:
+            raise ConfigError(
+                "AksClusterMissing", "Which managed cluster?", fix="Name subscription, resource group and cluster."
+            )
+        return cls(request, aks, ContainerServiceClient(credential(), aks.subscription), cluster, clock, tokens)
+
+    def take(self, attempt: NodeAttempt, name: str, labels: Mapping[str, str], tell: Tell) -> str:
+        """Create the pool, wait until its node has its GPUs; see :class:`Provisioner`."""
+        seconds = self._request.placement.wait_seconds
+        until = self._clock.now() + seconds
+        self._created(attempt, name, labels, tell, until)
+        last = ""
+        while True:
+            nodes = self._cluster.list("/api/v1/nodes", {RUN_LABEL: labels[RUN_LABEL]})
+            node = next((n for n in nodes if str(n["metadata"]["name"]).startswith(f"aks-{name}-")), None)
+            found = node_standing(node, self._request.gpus)
+            if not found.stage and node is not None:
+                return str(node["metadata"]["name"])
+            if found.stage != last:
+                tell(f"{name}: waits to be {found.stage}")
+                last = found.stage
+            if self._clock.now() >= until:
+                raise RefusedError(too_late(found, name, seconds))
+            self._clock.sleep(POLL_SECONDS)
+
+    def give_back(self, name: str) -> None:
+        """Delete the pool and wait until it is gone."""
+        from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+
+        try:
+            self._pools.begin_delete(*self._at, name, ignore_pod_disruption_budget=True, **self._polling).wait()
+        except ResourceNotFoundError:
+            return
+        except HttpResponseError as error:
+            if error.status_code != 409:
+                raise RefusedError(refusal_of(error)) from error
+            self._wait_while_busy(name)
+            self._pools.begin_delete(*self._at, name, ignore_pod_disruption_budget=True, **self._polling).wait()
+
+    def own(self, labels: Mapping[str, str]) -> list[OwnNode]:
+        """Return the pools with these labels."""
+        found = []
+        for pool in self._pools.list(*self._at):
+            carried = dict(pool.properties.node_labels or {})
+            if labels.items() <= carried.items():
+                leaving = pool.properties.provisioning_state == LEAVING
+                found.append(OwnNode(str(pool.name), carried, str(pool.properties.vm_size), "", leaving))
+        return found
+
+    @property
+    def _polling(self) -> dict[str, float]:
+        return {"polling_interval": POLL_SECONDS}
+
+    def _created(self, attempt: NodeAttempt, name: str, labels: Mapping[str, str], tell: Tell, until: float) -> None:
+        """Return when the pool has been created; the token stays where this process is killed meanwhile."""
+        try:
+            self._create(attempt, name, labels, tell, until)
+        except RefusedError:
+            self._forget_token(name)
+            raise
+        self._forget_token(name)
+
+    def _create(self, attempt: NodeAttempt, name: str, labels: Mapping[str, str], tell: Tell, until: float) -> None:
+        from azure.core import MatchConditions
+        from azure.core.exceptions import HttpResponseError, ResourceExistsError
+
+        token = self._read_token(name)
+        wanted = agent_pool(self._request, attempt, labels, self._aks)
+        try:
+            if token:
+                logs.event("resumed", pool=name)
+                poller = self._pools.begin_create_or_update(
+                    *self._at, name, wanted, continuation_token=token, **self._polling
+                )
+            else:
+                tell(f"{name}: is asked for")
+                poller = self._pools.begin_create_or_update(
+                    *self._at, name, wanted, match_condition=MatchConditions.IfMissing, **self._polling
+                )
+                self._write_token(name, poller.continuation_token())
+            poller.wait(timeout=max(0.0, until - self._clock.now()))
+            if not poller.done():
+                raise RefusedError(_not_in_time(name, self._request.placement.wait_seconds))
+            poller.result()
+        except ResourceExistsError:  # another try of this run has made it
+            self._wait_for_pool(name, until)
+        except HttpResponseError as error:
+            raise RefusedError(refusal_of(error)) from error
+
+    def _wait_for_pool(self, name: str, until: float) -> None:
+        """Wait for a pool that an earlier try has asked for, by what it says of itself."""
+        pool = self._wait_while_busy(name, until)
+        state = str(pool.properties.provisioning_state) if pool else "gone"
+        if state not in OVER:
+            raise RefusedError(_not_in_time(name, self._request.placement.wait_seconds))
+        if state != "Succeeded" and pool is not None:
+            raise RefusedError(pool_refusal(pool.properties.status, state))
+
+    def _wait_while_busy(self, name: str, until: float | None = None) -> Any:  # noqa: ANN401  (the SDK's AgentPool, or None)
+        from azure.core.exceptions import ResourceNotFoundError
+
+        last = until if until is not None else self._clock.now() + self._request.placement.wait_seconds
+        while True:
+            try:
+                pool = self._pools.get(*self._at, name)
+            except ResourceNotFoundError:
+                return None
+            if pool.properties.provisioning_state in OVER or self._clock.now() >= last:
+                return pool
+            self._clock.sleep(POLL_SECONDS)
+
+    def _token_path(self, name: str) -> Path | None:
+        return self._tokens / f"{name}.operation.json" if self._tokens else None
+
+    def _read_token(self, name: str) -> str:
+        path = self._token_path(name)
+        try:
+            return str(json.loads(path.read_text())["token"]) if path and path.exists() else ""
+        except (ValueError, KeyError, OSError):
+            return ""
+
+    def _write_token(self, name: str, token: Any) -> None:  # noqa: ANN401
+        path = self._token_path(name)
+        if path is not None:
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps({"token": str(token)}))
+            part.replace(path)
+
+    def _forget_token(self, name: str) -> None:
+        path = self._token_path(name)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def _not_in_time(name: str, seconds: int) -> Refusal:
+    return Refusal(
+        "NodeTimeout",
+        f"The agent pool {name} was not made within {seconds} s.",
+        "Look at the activity log of the managed cluster; another machine or zone may do.",
+        elsewhere=True,
+    )

@@ -1,0 +1,180 @@
+"""A real API server, named by KUBECONFIG; NodeClaims on it, and what moves them where no Karpenter is."""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from steps import node_provisioner, provision_karpenter, release
+from steps.cluster import Cluster
+
+GROUP = "karpenter.sh"
+ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+CRD = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": f"nodeclaims.{GROUP}"},
+    "spec": {
+        "group": GROUP,
+        "scope": "Cluster",
+        "names": {"kind": "NodeClaim", "plural": "nodeclaims", "singular": "nodeclaim", "listKind": "NodeClaimList"},
+        "versions": [
+            {
+                "name": "v1", "served": True, "storage": True, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {
+                    "type": "object",
+                    "properties": {"spec": ANYTHING, "status": ANYTHING},
+                }},
+            }
+        ],
+    },
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Everything here needs a cluster."""
+    for item in items:
+        if "tests/cluster/" in str(item.path):
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """The API server of KUBECONFIG."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("KUBECONFIG names no cluster")
+    found = Cluster.connect()
+    found.apply(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/nodeclaims.{GROUP}", CRD)
+    for _ in range(100):
+        body = found.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/nodeclaims.{GROUP}") or {}
+        conditions = {c["type"]: c["status"] for c in (body.get("status") or {}).get("conditions") or ()}
+        if conditions.get("Established") == "True":
+            return found
+        time.sleep(0.1)
+    raise TimeoutError("the CRD is not established")
+
+
+class StandIn:
+    """Plays Karpenter: moves the conditions of NodeClaims, adds their Nodes, takes both away; ``fault`` by name.
+
+    A thread that looks at all NodeClaims again and again, as a controller does; what it does is a function of what is
+    there.
+    """
+
+    FINALIZER = "karpenter.sh/termination"
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.fault: Callable[[dict[str, Any]], str] = lambda claim: ""
+        self.launched: list[str] = []  # instance types of machines that were started, in order
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "StandIn":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        for claim in self.cluster.list(provision_karpenter.CLAIMS):
+            self._gone(claim)
+            self.cluster.delete(f"{provision_karpenter.CLAIMS}/{claim['metadata']['name']}")
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.03):
+            for claim in self.cluster.list(provision_karpenter.CLAIMS):
+                self._move(claim)
+
+    def _move(self, claim: dict[str, Any]) -> None:
+        name = claim["metadata"]["name"]
+        path = f"{provision_karpenter.CLAIMS}/{name}"
+        if claim["metadata"].get("deletionTimestamp"):
+            self._gone(claim)
+            return
+        if self.FINALIZER not in claim["metadata"].get("finalizers", ()):
+            self.cluster.patch(path, {"metadata": {"finalizers": [self.FINALIZER]}})
+            return
+        fault = self.fault(claim)
+        if fault == "never launched":
+            self._say(path, Launched=("Unknown", "AwaitingReconciliation", "object is awaiting reconciliation"))
+        elif fault == "quota":
+            self._say(
+                path, Launched=("Unknown", "LaunchFailed", "exceeding approved standardNCADSA100v4Family Cores quota")
+            )
+        elif fault == "no capacity":  # as Karpenter: an Event, and the claim is deleted
+            self._event(
+                claim, "InsufficientCapacityError", "all requested instance types were unavailable during launch"
+            )
+            self.cluster.delete(path)
+        elif fault == "deleted":
+            self.cluster.delete(path)
+        elif not (claim.get("status") or {}).get("nodeName"):
+            self.launched.append(claim["spec"]["requirements"][1]["values"][0])
+            self._node(name, claim["metadata"]["labels"], "0" if fault == "no GPU plugin" else "1")
+            done = {stage: ("True", stage, "") for stage in ("Launched", "Registered", "Initialized", "Ready")}
+            self._say(path, nodeName=f"node-{name}", **done)
+
+    def _say(self, path: str, nodeName: str = "", **conditions: tuple[str, str, str]) -> None:  # noqa: N803
+        told = [
+            {"type": kind, "status": status, "reason": reason, "message": message,
+             "lastTransitionTime": "2026-11-25T00:00:00Z"}
+            for kind, (status, reason, message) in conditions.items()
+        ]  # fmt: skip
+        status = {"conditions": told, **({"nodeName": nodeName} if nodeName else {})}
+        self.cluster.patch(f"{path}/status", {"status": status})
+
+    def _node(self, name: str, labels: dict[str, str], gpus: str) -> None:
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"node-{name}", "labels": labels}}
+        self.cluster.apply(f"/api/v1/nodes/node-{name}", node)
+        resources = {"cpu": "24", "memory": "200Gi", "pods": "110", "nvidia.com/gpu": gpus}
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "reason": "KubeletReady",
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }
+        status = {"capacity": resources, "allocatable": resources, "conditions": [ready]}
+        self.cluster.patch(f"/api/v1/nodes/node-{name}/status", {"status": status})
+
+    def _event(self, claim: dict[str, Any], reason: str, message: str) -> None:
+        name, uid = claim["metadata"]["name"], claim["metadata"]["uid"]
+        body = {
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {"name": f"{name}.{reason.lower()}", "namespace": "default"},
+            "involvedObject": {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "name": name, "uid": uid},
+            "reason": reason, "message": message, "type": "Warning",
+        }  # fmt: skip
+        self.cluster.apply(f"/api/v1/namespaces/default/events/{body['metadata']['name']}", body)
+
+    def _gone(self, claim: dict[str, Any]) -> None:
+        name = claim["metadata"]["name"]
+        self.cluster.delete(f"/api/v1/nodes/node-{name}")
+        self.cluster.patch(f"{provision_karpenter.CLAIMS}/{name}", {"metadata": {"finalizers": None}})
+
+
+@pytest.fixture
+def karpenter(cluster, monkeypatch):
+    """The stand-in, at work."""
+    for module in (node_provisioner, provision_karpenter, release):
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
+    with StandIn(cluster) as found:
+        yield found
+
+
+def left_behind(cluster: Cluster) -> list[str]:
+    """Return the names of NodeClaims and of their nodes that are there."""
+    claims = [c["metadata"]["name"] for c in cluster.list(provision_karpenter.CLAIMS)]
+    nodes = [n["metadata"]["name"] for n in cluster.list("/api/v1/nodes", {"app.kubernetes.io/managed-by": "kaiflow"})]
+    return claims + nodes
+
+
+def kubectl(*arguments: str) -> str:
+    """Run kubectl."""
+    return subprocess.run(["kubectl", *arguments], check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,389 @@
+"""Agent pools of AKS: the real SDK over TLS against a small ARM, its faults by name; restarts in the middle."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from azure.core.credentials import AccessToken, AccessTokenInfo
+from azure.mgmt.containerservice import ContainerServiceClient
+
+from presets.errors import UnavailableError
+from presets.node_request import AksCluster, NodeAttempt, NodePlacement, NodeRequest
+from steps import node_provisioner, provision_aks
+from steps.contract import Request, WorkspaceRef
+from steps.node_claims import node_name, own_labels
+from steps.node_provisioner import Clock, RefusedError
+from steps.provision import take_one
+from steps.provision_aks import Aks
+from steps.release import release
+from tests.fake_arm import Answer, FakeArm, aks_error, arm_error
+from tests.registries import certificate
+
+A100 = NodeAttempt("Standard_NC24ads_A100_v4")
+WORKSPACE = WorkspaceRef(name="tune", namespace="team", uid="u-1", revision="r1")
+RUN = "tune-r1"
+LABELS = own_labels(RUN, WORKSPACE)
+NAME = node_name(RUN, WORKSPACE, 0)
+AKS = AksCluster("s", "team", "aks")
+WANTED = NodeRequest(NodePlacement("aks", aks=AKS, wait_seconds=60), (A100,), 1, {"app": "tune"}, (), 160)
+
+
+class Credential:
+    """A token that the fake takes."""
+
+    def get_token(self, *_scopes, **_options):
+        return AccessToken("t", 9_999_999_999)
+
+    def get_token_info(self, *_scopes, **_options):
+        return AccessTokenInfo("t", 9_999_999_999)
+
+    def close(self):
+        """Nothing is open."""
+
+
+class Nodes:
+    """The cluster's nodes and deployments, as far as they are asked for."""
+
+    def __init__(self):
+        self.nodes, self.deployments, self.gpus = [], [], "1"
+
+    def appear(self, pool, properties):
+        self.nodes.append({
+            "metadata": {"name": f"aks-{pool}-12345678-vmss000000", "labels": properties["nodeLabels"]},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True"}], "allocatable": {"nvidia.com/gpu": self.gpus},
+            },
+        })  # fmt: skip
+
+    def list(self, path, labels=None, fields=None):
+        objects = self.nodes if path == "/api/v1/nodes" else self.deployments
+        return [o for o in objects if (labels or {}).items() <= (o["metadata"].get("labels") or {}).items()]
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    return certificate(folder), folder / "key.pem"
+
+
+@pytest.fixture
+def arm(tls, monkeypatch):
+    for module in (node_provisioner, provision_aks):
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    with FakeArm().serving(*tls) as found:
+        yield found
+
+
+@pytest.fixture
+def nodes(arm):
+    found = Nodes()
+    arm.on_ready = found.appear
+    return found
+
+
+@pytest.fixture
+def maker(arm, tls, nodes, tmp_path):
+    def made(wanted=WANTED, tokens=tmp_path):
+        client = ContainerServiceClient(
+            Credential(), "s", base_url=arm.url, connection_verify=str(tls[0]), credential_scopes=["x"],
+            retry_backoff_factor=0.01,
+        )  # fmt: skip
+        return Aks(wanted, wanted.placement.aks, client, nodes, Clock(sleep=lambda _: None), tokens)
+
+    return made
+
+
+def taken(maker, attempt=A100, name=NAME):
+    return maker.take(attempt, name, LABELS, lambda said: None)
+
+
+def request(wanted=WANTED, **inputs):
+    from dataclasses import asdict
+
+    return Request(
+        verb="provision", workspace=WORKSPACE, store="x", target="cluster", recipe={"node": asdict(wanted)},
+        inputs={"run": RUN, **inputs},
+    )  # fmt: skip
+
+
+def test_a_pool_of_one_node_is_made_as_kaito_makes_it(arm, maker):
+    assert taken(maker()) == f"aks-{NAME}-12345678-vmss000000"
+    assert re.fullmatch(r"[a-z][a-z0-9]{0,11}", NAME)
+    asked = arm.pools[NAME]["properties"]
+    assert (asked["count"], asked["vmSize"], asked["mode"], asked["osDiskSizeGB"]) == (
+        1,
+        A100.instance_type,
+        "User",
+        160,
+    )
+    assert asked["nodeLabels"] == {"karpenter.sh/nodepool": "kaito", "app": "tune", **LABELS}
+    assert asked["nodeTaints"] == ["sku=gpu:NoSchedule"]
+    assert asked["gpuProfile"] == {"driver": "Install"}
+    assert "/" not in "".join(asked["tags"])
+
+
+def test_spot_zone_driver_and_bounds_are_passed_on(arm, maker):
+    aks = replace(AKS, gpu_driver="None", autoscale=True)
+    taken(
+        maker(replace(WANTED, placement=replace(WANTED.placement, aks=aks))), NodeAttempt("Standard_X", "2", spot=True)
+    )
+    asked = arm.pools[NAME]["properties"]
+    assert (asked["scaleSetPriority"], asked["scaleSetEvictionPolicy"], asked["spotMaxPrice"]) == ("Spot", "Delete", -1)
+    assert asked["availabilityZones"] == ["2"]
+    assert (asked["enableAutoScaling"], asked["minCount"], asked["maxCount"]) == (True, 0, 1)
+    assert asked["gpuProfile"] == {"driver": "None"}
+
+
+def quota(required=24):
+    return {
+        "code": "InvalidTemplateDeployment",
+        "message": "The template deployment '2320693c' is not valid according to the validation procedure.",
+        "details": [{
+            "code": "QuotaExceeded",
+            "message": "Operation could not be completed as it results in exceeding approved standardNCADSA100v4Family"
+            f" Cores quota. Additional details - Location: eastus, Current Limit: 0, Additional Required: {required}.",
+        }],
+    }  # fmt: skip
+
+
+SKU = "is currently not available in location 'eastus'. Please try another size or deploy to a different location."
+OPERATION_ERRORS = {  # what -> (code, message, our reason, whether it may be otherwise elsewhere)
+    "the size is not to be had": ("SkuNotAvailable", f"The requested VM size {SKU}", "SkuNotAvailable", True),
+    "no capacity in the region": ("AllocationFailed", "Allocation failed.", "InsufficientCapacity", True),
+    "no capacity in the zone": ("ZonalAllocationFailed", "no capacity", "InsufficientCapacity", True),
+    "too many wishes": ("OverconstrainedAllocationRequest", "constraints", "InsufficientCapacity", True),
+    "the node does not boot": ("VMExtensionProvisioningError", "'vmssCSE' exit status=84", "NodeBootFailed", True),
+    "somebody cancels it": ("Canceled", "The operation was canceled", "NodeCanceled", True),
+    "the subnet is full": ("SubnetIsFull", "Subnet is full", "InvalidNodeParameters", False),
+    "a policy forbids it": ("RequestDisallowedByPolicy", "by policy 'x'", "InvalidNodeParameters", False),
+    "words nobody knows": ("Weird", "weird words", "Weird", True),
+    "spot quota": ("OperationNotAllowed", "exceeding approved LowPriorityCores quota.", "QuotaExceeded", True),
+}
+
+
+def test_quota_is_found_two_levels_down(arm, maker):
+    arm.operation_fault = lambda verb, properties: quota() if verb == "Create" else None
+    with pytest.raises(RefusedError) as refused:
+        taken(maker())
+    assert refused.value.refusal.reason == "QuotaExceeded"
+    assert "Current Limit: 0" in refused.value.refusal.message
+
+
+@pytest.mark.parametrize("what", OPERATION_ERRORS)
+def test_an_operation_that_fails_is_classified(arm, maker, what):
+    code, message, reason, elsewhere = OPERATION_ERRORS[what]
+    arm.operation_fault = lambda verb, _: {"code": code, "message": message} if verb == "Create" else None
+    with pytest.raises(RefusedError) as refused:
+        taken(maker())
+    found = refused.value.refusal
+    assert (found.reason, found.elsewhere) == (reason, elsewhere)
+    assert found.fix
+
+
+ANSWERS = {
+    "not authorised": (
+        Answer(403, arm_error("AuthorizationFailed", "The client 'x' does not have authorization to perform action")),
+        "NotAuthorized", False,
+    ),
+    "a size that the subscription may not have": (
+        Answer(400, aks_error("BadRequest", "The VM size of X is not allowed in your subscription in location 'eastus'."
+                              " See https://aka.ms/aks/quotas-skus-regions", "VMSizeNotAllowed")),
+        "SkuNotAvailable", True,
+    ),
+    "too few cores left": (
+        Answer(400, aks_error("ErrCode_InsufficientVCPUQuota", "Insufficient vcpu quota requested 24, remaining 0")),
+        "QuotaExceeded", True,
+    ),
+    "a bad parameter": (Answer(400, aks_error("InvalidParameter", "x is invalid.")), "InvalidNodeParameters", False),
+    "no such cluster": (Answer(404, arm_error("ParentResourceNotFound", "not found")), "ClusterNotFound", False),
+    "a token that is not taken": (
+        Answer(401, arm_error("InvalidAuthenticationToken", "The access token is invalid.")), "NotAuthorized", False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_a_request_that_is_refused_is_classified(arm, maker, what):
+    answer, reason, elsewhere = ANSWERS[what]
+    arm.fault = lambda asked: answer if asked.method == "PUT" else None
+    with pytest.raises(RefusedError) as refused:
+        taken(maker())
+    assert (refused.value.refusal.reason, refused.value.refusal.elsewhere) == (reason, elsewhere)
+
+
+def test_too_many_requests_are_sent_again_when_the_service_says(arm, maker):
+    slow_down = Answer(429, arm_error("TooManyRequests", "throttled"), {"Retry-After": "0"})
+    arm.fault = lambda asked: slow_down if asked.method == "PUT" and asked.number <= 2 else None
+    assert taken(maker())
+    assert [method for method, _ in arm.asked].count("PUT") == 3
+
+
+def test_a_service_that_stumbles_is_asked_again(arm, maker):
+    arm.fault = lambda asked: Answer(503, arm_error("ServerBusy", "")) if asked.number <= 1 else None
+    assert taken(maker())
+
+
+def test_two_tries_of_one_run_make_one_pool(arm, maker):
+    first = taken(maker())
+    assert taken(maker()) == first
+    assert list(arm.pools) == [NAME]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("token_lost", [False, True])
+def test_a_restart_in_the_middle_goes_on_with_the_operation(arm, maker, tmp_path, token_lost):
+    killing = maker()
+    arm.stuck = True
+    original = Aks._write_token
+
+    def writes_and_dies(self, name, token):
+        original(self, name, token)
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Aks, "_write_token", writes_and_dies)
+        with pytest.raises(Killed):
+            taken(killing)
+    token = tmp_path / f"{NAME}.operation.json"
+    assert token.exists()
+    if token_lost:
+        token.unlink()
+    arm.stuck = False
+    if token_lost:  # nobody polls the operation any more: the service ends it by itself
+        (operation,) = arm._operations
+        for _ in range(3):
+            arm._poll(operation)
+    assert taken(maker()).startswith(f"aks-{NAME}-")
+    assert [method for method, _ in arm.asked].count("PUT") == (2 if token_lost else 1)
+    assert not token.exists()
+
+
+def test_a_pool_that_failed_while_nobody_looked_says_why(arm, maker):
+    arm.operation_fault = lambda verb, properties: quota() if verb == "Create" else None
+    with pytest.raises(RefusedError):
+        taken(maker(tokens=None))
+    with pytest.raises(RefusedError) as refused:  # the pool is there, Failed: its own status tells
+        taken(maker(tokens=None))
+    assert refused.value.refusal.reason == "QuotaExceeded"
+
+
+def test_a_pool_that_is_never_made_is_given_up_in_time(arm, maker):
+    arm.stuck = True
+    ticks = iter(range(0, 10_000, 20))
+    wanted = replace(WANTED, placement=replace(WANTED.placement, wait_seconds=1))
+    impatient = maker(wanted)
+    impatient._clock = Clock(now=lambda: float(next(ticks)), sleep=lambda _: None)
+    with pytest.raises(RefusedError) as refused:
+        taken(impatient)
+    assert refused.value.refusal.reason == "NodeTimeout"
+
+
+def test_a_node_without_the_device_plugin_says_so(maker, nodes):
+    nodes.gpus = "0"
+    ticks = iter(range(0, 10_000, 20))
+    without = maker()
+    without._clock = Clock(now=lambda: float(next(ticks)), sleep=lambda _: None)
+    with pytest.raises(RefusedError) as refused:
+        taken(without)
+    assert refused.value.refusal.reason == "GpuPluginMissing"
+    assert not refused.value.refusal.elsewhere
+
+
+def test_the_next_attempt_is_made_after_the_failed_pool_is_gone(arm, maker, tmp_path):
+    attempts = (NodeAttempt(A100.instance_type, spot=True), A100)
+    wanted = replace(WANTED, attempts=attempts)
+
+    def no_spot(verb, properties):
+        spot = properties.get("scaleSetPriority") == "Spot"
+        return {"code": "AllocationFailed", "message": "no capacity"} if spot and verb == "Create" else None
+
+    arm.operation_fault = no_spot
+    node, attempt, refusals = take_one(request(wanted), wanted, maker(wanted), tmp_path)
+    assert (attempt, [a.spot for a, _ in refusals]) == (A100, [True])
+    assert list(arm.pools) == [node_name(RUN, WORKSPACE, 1)]
+    assert node.startswith(f"aks-{node_name(RUN, WORKSPACE, 1)}-")
+
+
+def test_when_no_attempt_gives_a_node_each_is_named_and_nothing_is_left(arm, maker, tmp_path):
+    wanted = replace(WANTED, attempts=(A100, NodeAttempt("Standard_NC40ads_H100_v5")))
+    arm.operation_fault = lambda verb, properties: quota() if verb == "Create" else None
+    with pytest.raises(UnavailableError) as failed:
+        take_one(request(wanted), wanted, maker(wanted), tmp_path)
+    assert failed.value.reason == "QuotaExceeded"
+    assert "2 attempts" in failed.value.message
+    assert "Standard_NC40ads_H100_v5: QuotaExceeded" in failed.value.message
+    assert arm.pools == {}
+
+
+def test_what_no_other_machine_would_mend_ends_the_attempts(arm, maker, tmp_path):
+    wanted = replace(WANTED, attempts=(A100, NodeAttempt("Standard_NC40ads_H100_v5")))
+    arm.fault = lambda asked: ANSWERS["not authorised"][0] if asked.method == "PUT" else None
+    with pytest.raises(UnavailableError):
+        take_one(request(wanted), wanted, maker(wanted), tmp_path)
+    assert {pool for method, pool in arm.asked if method == "PUT"} == {NAME}
+
+
+def test_a_step_that_is_tried_again_skips_what_has_been_refused(arm, maker, tmp_path):
+    wanted = replace(WANTED, attempts=(A100, NodeAttempt("Standard_NC40ads_H100_v5")))
+    arm.operation_fault = lambda verb, properties: (
+        {"code": "SkuNotAvailable", "message": SKU} if verb == "Create" and "A100" in properties["vmSize"] else None
+    )
+    take_one(request(wanted), wanted, maker(wanted), tmp_path)
+    before = len(arm.asked)
+    _, attempt, refusals = take_one(request(wanted), wanted, maker(wanted), tmp_path)
+    assert (attempt.instance_type, len(refusals)) == ("Standard_NC40ads_H100_v5", 1)
+    assert not [pool for method, pool in arm.asked[before:] if pool == NAME and method == "PUT"]
+
+
+def test_release_deletes_the_runs_pool_and_no_other(arm, maker, nodes):
+    taken(maker())
+    other = own_labels("another-run", WORKSPACE)
+    maker().take(A100, "kfother00000", other, lambda said: None)
+    arm.pools["given"] = {"properties": {"nodeLabels": {"app": "tune"}, "vmSize": "x"}, "eTag": "1"}
+    assert release(request(), maker(), nodes, Clock(sleep=lambda _: None)) == f"{NAME} gone"
+    assert set(arm.pools) == {"given", "kfother00000"}
+    assert release(request(), maker(), nodes, Clock(sleep=lambda _: None)) == "nothing was held"
+
+
+def test_release_keeps_a_node_that_serves(arm, maker, nodes):
+    taken(maker())
+    nodes.deployments = [{
+        "metadata": {"labels": {"kaito.sh/workspace": "tune"}},
+        "spec": {"template": {"spec": {"nodeSelector": {"kaiflow.dev/run": RUN}}}},
+    }]  # fmt: skip
+    assert "kept: it serves" in release(request(), maker(), nodes, Clock(sleep=lambda _: None))
+    assert list(arm.pools) == [NAME]
+
+
+def test_release_waits_for_an_operation_that_is_still_running(arm, maker, nodes):
+    arm.pools[NAME] = {
+        "properties": {"nodeLabels": LABELS, "vmSize": "x", "provisioningState": "Creating"},
+        "eTag": "1",
+    }
+    arm._launched("Create", NAME)
+    (operation,) = arm._operations
+    seen = []
+
+    def ends_later(asked):
+        seen.append(asked.method)
+        if seen.count("GET") >= 3:
+            arm._poll(operation)
+        return
+
+    arm.fault = ends_later
+    assert release(request(), maker(), nodes, Clock(sleep=lambda _: None)) == f"{NAME} gone"
+    assert arm.pools == {}
+
+
+def test_pools_come_in_pages(arm, maker):
+    for number in range(5):
+        labels = {**LABELS, "n": str(number)}
+        arm.pools[f"kf{number}"] = {"properties": {"nodeLabels": labels, "vmSize": "x"}, "eTag": "1"}
+    assert [node.name for node in maker().own(LABELS)] == [f"kf{n}" for n in range(5)]
+
+
+def test_a_pool_that_is_gone_is_no_error(maker):
+    maker().give_back("kfnothing000")
