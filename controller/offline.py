@@ -7,15 +7,20 @@ import typer
 
 from controller.failure import CLI_REFUSED
 from controller.options import (
+    Aks,
     Cache,
+    Cloud,
     Config,
     File,
+    Gpus,
     ImageVolumes,
     MaxCost,
     MaxHours,
     Output,
+    Provisioner,
     budget_annotations,
     checked_cache,
+    node_placement,
 )
 from controller.output import Format
 
@@ -25,14 +30,21 @@ def plan(
     config: Config = None,
     max_hours: MaxHours = None,
     max_cost: MaxCost = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=1, help="Training tokens of the rows, as `kaiflow audit` tells them.")
+    ] = None,
+    gpus: Gpus = None,
+    cloud: Cloud = "azure",
     output: Output = Format.TABLE,
 ) -> None:
-    """Print what would run, and every value with its origin; nothing runs."""
+    """Print what would run, where, for how long and how much, and every value with its origin; nothing runs."""
     from controller.loading import load_one
     from controller.planning import write_plan
+    from pipelines.plan import Placement
 
     loaded = load_one(file, config, annotations=budget_annotations(max_hours, max_cost), private_hosts_allowed=True)
-    write_plan(loaded.recipe, output)
+    placement = Placement(machines=gpus, nodes=node_placement("karpenter", cloud, None))
+    write_plan(loaded.recipe, output, placement, tokens)
 
 
 def validate(
@@ -87,13 +99,17 @@ def render(
     output: Output = Format.YAML,
     cache: Cache = None,
     image_volumes: ImageVolumes = False,
+    provisioner: Provisioner = "karpenter",
+    cloud: Cloud = "azure",
+    aks: Aks = None,
+    gpus: Gpus = None,
 ) -> None:
     """Print the Argo Workflow (and the CronWorkflow of a schedule) that a cluster would get."""
     from controller.loading import load_one
     from controller.planning import rendered
     from pipelines.plan import Placement
 
-    placement = Placement(checked_cache(cache), image_volumes)
+    placement = Placement(checked_cache(cache), image_volumes, gpus, node_placement(provisioner, cloud, aks))
     typer.echo(rendered(load_one(file, config).recipe, output, placement))
 
 

@@ -1,11 +1,16 @@
 """The options that several commands share, and what they mean.  Read at every start: nothing heavy."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from controller.output import Format
+
+if TYPE_CHECKING:
+    from presets.node_request import Cloud as CloudName
+    from presets.node_request import NodePlacement
+    from presets.node_request import Provisioner as ProvisionerName
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file that holds one Workspace.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a Workspace that was run here.")]
@@ -23,6 +28,19 @@ StateDir = Annotated[
 Cache = Annotated[
     str | None,
     typer.Option("--cache", help="registry/repository for rows, weights, checkpoints; beside the output otherwise."),
+]
+Provisioner = Annotated[
+    Literal["karpenter", "aks", "byo"], typer.Option("--provisioner", help="Who makes nodes: karpenter, aks or byo.")
+]
+Cloud = Annotated[
+    Literal["azure", "aws", "nap"],
+    typer.Option("--cloud", help="Karpenter's: azure (KAITO's gpu-provisioner), aws, nap (AKS auto-provisioning)."),
+]
+Aks = Annotated[
+    str | None, typer.Option("--aks", metavar="SUBSCRIPTION/GROUP/CLUSTER", help="Whose agent pools aks makes.")
+]
+Gpus = Annotated[
+    Path | None, typer.Option("--gpus", help="File of GPU machines and prices, on top of the bundled table.")
 ]
 ImageVolumes = Annotated[
     bool, typer.Option("--image-volumes", help="The cluster mounts images: take weights from presetOptions.image so.")
@@ -57,3 +75,23 @@ def checked_cache(cache: str | None) -> str | None:
             "CacheInvalid", f"{cache!r} is no repository.", fix="Write registry/repository, without a tag."
         )
     return cache
+
+
+def node_placement(provisioner: "ProvisionerName", cloud: "CloudName", aks: str | None) -> "NodePlacement":
+    """Return who makes nodes.
+
+    Raises:
+        ConfigError: the managed cluster is missing or is not named in three parts.
+    """
+    from presets.errors import ConfigError
+    from presets.node_request import AksCluster, NodePlacement
+
+    parts = aks.split("/") if aks else []
+    if (aks and len(parts) != 3) or (provisioner == "aks" and not aks):
+        raise ConfigError(
+            "AksClusterMissing",
+            "Agent pools need their managed cluster.",
+            fix="Write --aks SUBSCRIPTION/GROUP/CLUSTER.",
+        )
+    cluster = AksCluster(parts[0], parts[1], parts[2]) if parts else None
+    return NodePlacement(provisioner, cloud, cluster)

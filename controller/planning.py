@@ -1,28 +1,24 @@
 """``kaiflow plan`` and ``kaiflow render``: the run before it runs, for people and for a cluster."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from controller.machine_plan import machine, machine_lines
 from controller.output import Format, write, write_data, write_table, yaml_text
 from pipelines.plan import Placement, Plan
 from pipelines.plan import plan as make_plan
-from presets.catalogue import Model, find_model
-from presets.errors import ConfigError
-from presets.fit import Fit, fit, fitting, need_of
-from presets.gpus import Sku, find_sku, skus
-from presets.levers import first
-from presets.memory import GIB
-from presets.node_request import require_attempts
+from presets.gpus import Sku, skus
+from presets.node_request import PROVIDERS, require_attempts
 from presets.recipe import Recipe
 
 
-def write_plan(recipe: Recipe, form: Format) -> None:
-    """Print the plan: its steps, then every value with its origin."""
-    plan = make_plan(recipe)
+def write_plan(recipe: Recipe, form: Format, placement: Placement, dataset_tokens: int | None = None) -> None:
+    """Print the plan: its steps, the machine and what it will take, then every value with its origin."""
+    plan = make_plan(recipe, placement)
     if form in (Format.JSON, Format.YAML):
-        write_data(plan_json(plan), form)
+        write_data(plan_json(plan, dataset_tokens), form)
         return
     write(f"{recipe.name}   {recipe.method} of {recipe.model.preset}   workflow {plan.name}")
     write("")
@@ -31,84 +27,30 @@ def write_plan(recipe: Recipe, form: Format) -> None:
         [(s.name, ", ".join(s.after), "GPU if there is one" if s.on_gpu else "CPU") for s in plan.steps],
     )
     write("")
-    for line in _machine_lines(machine(recipe)):
+    for line in machine_lines(machine(recipe, _machines(plan), dataset_tokens)):
         write(line)
+    if len(plan.node.attempts) > 1:
+        write(f"If it is not to be had: {', then '.join(map(str, plan.node.attempts[1:]))}")
     write("")
     values = [(path, _shown(value), origin) for path, value, origin in recipe.values() if value not in (None, (), {})]
     write_table(("VALUE", "IS", "FROM"), values)
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Where the training goes, and how its step is cut there; without a machine, what is asked for."""
-
-    sku: Sku | None  # None: no machine is named
-    fit: Fit | None  # None: the model's shape is not known
-    named: bool  # in the Workspace; else it is the cheapest that fits
-
-    def to_json(self) -> dict[str, Any] | None:
-        """Return the machine as data."""
-        if self.sku is None:
-            return None
-        price = self.sku.price
-        return {
-            "name": self.sku.name, "named": self.named, "gpu": self.sku.gpu.name, "gpus": self.sku.count,
-            "memory_bytes": self.sku.gpu.memory_bytes, "price": price and price.model_dump(),
-        }  # fmt: skip
+def _machines(plan: Plan) -> dict[str, Sku]:
+    """Return the machines to choose from: all where one is named, else those of the cloud."""
+    table, provider = skus(plan.placement.machines), PROVIDERS[plan.placement.nodes.cloud]
+    if plan.recipe.node.instance_type:
+        return table
+    return {name: sku for name, sku in table.items() if sku.provider == provider}
 
 
-def machine(recipe: Recipe) -> Machine:
-    """Return the machine that is named, or the cheapest that the training fits.
+def plan_json(plan: Plan, dataset_tokens: int | None = None) -> dict[str, Any]:
+    """Return the plan as data.
 
-    Raises:
-        ConfigError: the training does not fit the machine that is named, or fits none that is known.
+    ``steps``, ``machine``, ``attempts``, ``memory_bytes`` by cause, ``step_cut``, ``estimate`` and ``values``.
     """
-    model, table, named = find_model(recipe.model.preset), skus(), recipe.node.instance_type
-    sku = find_sku(named, table)
-    if model is None or (named and sku is None):
-        return Machine(None, _as_asked(recipe, model), named=bool(named))
-    if sku is not None:
-        return Machine(sku, fit(recipe, model, sku), named=True)
-    if model.shape is None:
-        return Machine(None, None, named=False)
-    found = fitting(recipe, model, table.values())
-    if not found:
-        raise ConfigError(
-            "InsufficientMemory",
-            f"{recipe.model.preset} with this training fits no GPU that is known.",
-            fix="Lower TrainingArguments.max_length, or set tuning.method to qlora.",
-        )
-    return Machine(found[0], fit(recipe, model, found[0]), named=False)
-
-
-def _as_asked(recipe: Recipe, model: Model | None) -> Fit | None:
-    if model is None or model.shape is None:
-        return None
-    levers = first(recipe.training)
-    return Fit(levers, need_of(recipe, model, model.shape)(levers))
-
-
-def _machine_lines(found: Machine) -> Iterator[str]:
-    if found.sku is not None:
-        sku = found.sku
-        price = f"${sku.price.usd_per_hour:.2f} an hour in {sku.price.region}" if sku.price else "price not known"
-        how = "" if found.named else ", the cheapest that fits"
-        yield f"On a cluster: {sku.name}{how}: {sku.count} x {sku.gpu.name}, {price}"
-    elif found.named:
-        yield "On a cluster: a machine that is not in the table"
-    if found.fit is None:
-        yield "GPU memory: not known before the weights are read"
-        return
-    terms = sorted(asdict(found.fit.need).items(), key=lambda term: -term[1])
-    shown = ", ".join(f"{name} {size / GIB:.1f}" for name, size in terms if size >= GIB / 20)
-    yield f"GPU memory: about {found.fit.need.total / GIB:.1f} GiB ({shown})"
-    yield f"A step: {found.fit.levers}"
-
-
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan as data: ``steps``, ``machine``, ``memory_bytes`` by cause, ``step_cut``, and ``values``."""
     recipe = plan.recipe
-    found = machine(recipe)
+    found = machine(recipe, _machines(plan), dataset_tokens)
     need = found.fit and found.fit.need
     return {
         "name": recipe.name,
@@ -118,8 +60,10 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "steps": [{"name": s.name, "after": list(s.after), "gpu": s.on_gpu} for s in plan.steps],
         "last": plan.last.name,
         "machine": found.to_json(),
+        "attempts": [asdict(attempt) for attempt in plan.node.attempts],
         "memory_bytes": need and {**asdict(need), "total": need.total},
         "step_cut": found.fit and asdict(found.fit.levers),
+        "estimate": found.estimate and asdict(found.estimate),
         "values": [{"path": path, "value": value, "origin": str(origin)} for path, value, origin in recipe.values()],
     }
 
@@ -131,6 +75,7 @@ def rendered(recipe: Recipe, form: Format, placement: Placement) -> str:
 
     plan = make_plan(recipe, placement)
     require_attempts(plan.node)
+    machine(recipe, _machines(plan))  # refuses what does not fit
     cron = compile_cron(plan, Images())
     objects = [compile_workflow(plan, Images())] + ([cron] if cron else [])
     if form is Format.JSON:

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from presets.catalogue import find_model
+from presets.gpus import skus
 from presets.names import parse_image
 from presets.node_request import NodePlacement, NodeRequest, node_request
 from presets.recipe import Recipe
@@ -54,6 +56,7 @@ class Placement:
 
     cache: str | None = None  # registry/repository for everything but users' images; None: beside the output
     image_volumes: bool = False  # pods may mount images
+    machines: Path | None = None  # a file of GPU machines, on top of the table
     nodes: NodePlacement = field(default_factory=NodePlacement)  # who makes nodes
 
 
@@ -108,7 +111,7 @@ def plan(recipe: Recipe, placement: Placement = Placement()) -> Plan:
         steps.append(PlannedStep("deploy", ("push",), (RUN, WEIGHTS), on_gpu=False))
     if not serves_on_node(recipe):
         steps.append(PlannedStep("release", ("tune",), (), on_gpu=False))
-    node = node_request(recipe, find_model(recipe.model.preset), placement.nodes)
+    node = node_request(recipe, find_model(recipe.model.preset), placement.nodes, skus(placement.machines))
     return Plan(recipe, run_name(recipe), tuple(steps), PlannedStep("release", (), (), on_gpu=False), placement, node)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from presets.catalogue import Model
 from presets.errors import ConfigError
 from presets.fit import fitting
-from presets.gpus import Sku, find_sku, skus
+from presets.gpus import Sku, find_sku
 from presets.memory import GIB
 from presets.recipe import NodeRecipe, Recipe
 
@@ -71,14 +71,14 @@ class NodeRequest:
     disk_gib: int = 0
 
 
-def node_request(recipe: Recipe, model: Model | None, placement: NodePlacement) -> NodeRequest:
-    """Return what to ask for; without attempts where no machine is named and none is known to fit.
+def node_request(recipe: Recipe, model: Model | None, placement: NodePlacement, table: dict[str, Sku]) -> NodeRequest:
+    """Return what to ask for; without attempts where no machine is named and none of ``table`` is known to fit.
 
     Raises:
         ConfigError: a machine that is to be tried next has fewer GPUs than the first.
     """
     node = recipe.node
-    named = _machines(recipe, model, placement)
+    named = _machines(recipe, model, placement, table)
     gpus = named[0][1].count if named and named[0][1] else 1
     for name, sku in named[1:]:
         if sku is not None and sku.count < gpus:
@@ -94,9 +94,11 @@ def node_request(recipe: Recipe, model: Model | None, placement: NodePlacement) 
     return NodeRequest(placement, attempts, gpus, node.match_labels, node.preferred_nodes, disk_gib(model))
 
 
-def _machines(recipe: Recipe, model: Model | None, placement: NodePlacement) -> list[tuple[str, Sku | None]]:
+def _machines(
+    recipe: Recipe, model: Model | None, placement: NodePlacement, table: dict[str, Sku]
+) -> list[tuple[str, Sku | None]]:
     """Return (name, machine where it is known) in the order in which they are tried."""
-    node, table = recipe.node, skus()
+    node = recipe.node
     if node.instance_type:
         names = (node.instance_type, *node.fallback_instance_types)
         return [(sku.name if (sku := find_sku(name, table)) else name, sku) for name in names]

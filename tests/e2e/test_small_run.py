@@ -115,7 +115,7 @@ def test_health_and_metrics(endpoint):
 def test_more_requests_than_the_queue_holds_are_told_to_wait(endpoint):
     body = {
         "messages": [{"role": "user", "content": "tell a long story"}],
-        "max_tokens": 48,
+        "max_tokens": 12,
         "model": "smollm2-135m-instruct",
     }
     with ThreadPoolExecutor(40) as pool:

@@ -4,6 +4,7 @@ import pytest
 
 from presets.catalogue import find_model
 from presets.errors import ConfigError
+from presets.gpus import skus
 from presets.node_request import NodePlacement, disk_gib, node_request, require_attempts
 
 KARPENTER = NodePlacement()
@@ -18,7 +19,7 @@ def wanted(workspace, put, recipe_of):
         for path, value in edits.items():
             put(document, path.replace("__", "."), value)
         recipe = recipe_of(document)
-        return node_request(recipe, find_model(recipe.model.preset), placement)
+        return node_request(recipe, find_model(recipe.model.preset), placement, skus())
 
     return of
 

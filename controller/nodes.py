@@ -1,0 +1,69 @@
+"""``kaiflow nodes``: which nodes do runs hold on the cluster, for what, and which has an unclean end left?"""
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from controller.options import Aks, Output, Provisioner, node_placement
+from controller.output import Format
+
+
+def nodes(
+    orphans: Annotated[bool, typer.Option("--orphans", help="Only nodes that nothing needs any more.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="With --orphans: give them back.")] = False,
+    provisioner: Provisioner = "karpenter",
+    aks: Aks = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """List the GPU nodes that runs have made on the cluster, what each is held for, and what it costs."""
+    from controller.output import say, write_data, write_table
+    from presets.errors import ConfigError
+    from presets.gpus import skus
+    from presets.node_request import NodeRequest
+    from steps.cluster import Cluster
+    from steps.node_orphans import held_nodes
+    from steps.node_provisioner import Clock
+    from steps.node_provisioner import provisioner as maker_of
+
+    if delete and not orphans:
+        raise ConfigError("OptionMissing", "--delete gives back orphans only.", fix="Add --orphans.")
+    cluster = Cluster.connect()
+    wanted = NodeRequest(node_placement(provisioner, "azure", aks), (), 1)
+    maker = maker_of(wanted, cluster, Clock(), Path.cwd())
+    table = skus()
+    found = [held for held in held_nodes(maker, cluster) if held.orphan or not orphans]
+    rows = [_row(held, table) for held in found]
+    if output in (Format.JSON, Format.YAML):
+        write_data(rows, output)
+    elif rows:
+        write_table([key.upper() for key in rows[0]], [list(row.values()) for row in rows])
+    else:
+        say("No run holds a node." if not orphans else "No node is held for nothing.")
+    if delete:
+        for held in found:
+            maker.give_back(held.node.name)
+            say(f"Gave {held.node.name} back.")
+
+
+def _row(held: Any, table: Any) -> dict[str, str]:  # noqa: ANN401  (steps.node_orphans.HeldNode)
+    node = held.node
+    sku = table.get(node.instance_type.lower())
+    return {
+        "name": node.name,
+        "workspace": f"{node.labels.get('kaito.sh/workspacenamespace')}/{node.labels.get('kaito.sh/workspace')}",
+        "instance-type": node.instance_type,
+        "an-hour": f"${sku.price.usd_per_hour:.2f}" if sku and sku.price else "",
+        "age": _age(node.created_at),
+        "run": held.phase,
+        "held-for": "leaving" if node.leaving else held.held_for or "nothing",
+    }
+
+
+def _age(created_at: str) -> str:
+    if not created_at:
+        return ""
+    seconds = time.time() - datetime.fromisoformat(created_at).timestamp()
+    return f"{seconds / 3600:.1f}h" if seconds >= 3600 else f"{seconds / 60:.0f}m"
