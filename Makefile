@@ -4,7 +4,7 @@ BIN := .venv/bin
 QUESTION ?= who wrote the novel moby dick
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types contracts ci bench golden clean
+.PHONY: help install demo test test-slow test-cluster lint types contracts ci bench golden clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -27,7 +27,10 @@ test: install lint types contracts ## Lint, types, import contracts, all tests t
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -m "not slow and not cluster"
 
 test-slow: install ## Long kill and load tests
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -m slow --timeout 900
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -m "slow and not cluster" --timeout 900
+
+test-cluster: install ## Tests on the API server of KUBECONFIG
+	$(BIN)/pytest -m cluster --timeout 900
 
 lint: install ## ruff: format and rules
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from typing import Any
 from controller.failure import CLI_INTERRUPTED, Failure
 from controller.loading import Loaded
 from controller.mirror import find_failure, mirror, read_steps
+from controller.planning import plan_status
 from controller.state import StateFolder
 from controller.training_log import training_events
 from pipelines.local import LocalEngine
@@ -108,6 +109,7 @@ class _Recorder:
         created = stored.get("metadata", {}).get("creationTimestamp") or timestamp()
         self._body = {"apiVersion": loaded.workspace.api_version, "kind": "Workspace", **self._body}
         self._body["metadata"] = {**self._body["metadata"], "namespace": folder.namespace, "creationTimestamp": created}
+        self._plan = plan_status(plan(loaded.recipe))
         self._written_at = 0.0
         self._phases: list[str] = []
         self._last_step = 0
@@ -122,7 +124,7 @@ class _Recorder:
             events = training_events(self._folder.logs / "tune.log")
             newest = events[-1] if events else None
             generation = self._loaded.workspace.metadata.generation
-            self._status = mirror(self._status, workflow, newest, generation, timestamp())
+            self._status = {**mirror(self._status, workflow, newest, generation, timestamp()), "plan": self._plan}
             workspace = {**self._body, "status": self._status}
             phases = [step["phase"] for step in self._status["steps"]]
             now = time.monotonic()

@@ -4,6 +4,7 @@ Conditions are ``metav1.Condition`` with KAITO's types and reasons, plus ``Finis
 that ``kubectl wait`` returns. A step that is retried never makes the Workspace Failed.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -65,6 +66,7 @@ def mirror(
         "workflow": workflow["metadata"]["name"],
         "progress": f"{sum(s.phase in ('Succeeded', 'Skipped') for s in steps)}/{len(steps)}",
         "steps": [step.to_json() for step in steps],
+        "provision": _provision(by_name),
         "workerNodes": [nodes] if (nodes := _output(by_name, "provision", "nodes")) else [],
         "training": _training(by_name, training),
         "output": _pick(image=_output(by_name, "push", "image"), digest=_output(by_name, "push", "digest")),
@@ -132,6 +134,18 @@ def _output(steps: Mapping[str, StepStatus], step: str, name: str) -> str:
 
 def _pick(**values: str) -> dict[str, str]:
     return {key: value for key, value in values.items() if value}
+
+
+def _provision(steps: Mapping[str, StepStatus]) -> dict[str, Any]:
+    """Return on which machine the run is, and which attempts gave none before."""
+    machine, told = _output(steps, "provision", "instance-type"), _output(steps, "provision", "attempts")
+    try:
+        refused = [
+            {"attempt": a["attempt"], "reason": a["reason"], "message": a["message"]} for a in json.loads(told or "[]")
+        ]
+    except (ValueError, LookupError, TypeError):
+        refused = []
+    return {"instanceType": machine, **({"refused": refused} if refused else {})} if machine else {}
 
 
 def _number(text: str) -> float | None:

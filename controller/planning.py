@@ -9,9 +9,15 @@ from controller.machine_plan import machine, machine_lines
 from controller.output import Format, write, write_data, write_table, yaml_text
 from pipelines.plan import Placement, Plan
 from pipelines.plan import plan as make_plan
+from presets.errors import ConfigError
 from presets.gpus import Sku, skus
 from presets.node_request import PROVIDERS, require_attempts
 from presets.recipe import Recipe
+
+CAMEL = {
+    "machine": "machine", "attempts": "attempts", "memory_bytes": "memoryBytes", "step_cut": "stepCut",
+    "estimate": "estimate",
+}  # fmt: skip
 
 
 def write_plan(recipe: Recipe, form: Format, placement: Placement, dataset_tokens: int | None = None) -> None:
@@ -34,6 +40,16 @@ def write_plan(recipe: Recipe, form: Format, placement: Placement, dataset_token
     write("")
     values = [(path, _shown(value), origin) for path, value, origin in recipe.values() if value not in (None, (), {})]
     write_table(("VALUE", "IS", "FROM"), values)
+
+
+def plan_status(plan: Plan) -> dict[str, Any]:
+    """Return what ``status.plan`` says: machine, attempts, memory, estimate; or why the training fits none."""
+    try:
+        told = plan_json(plan)
+    except ConfigError as error:
+        return {"refused": {"reason": error.reason, "message": error.message, "fix": error.fix}}
+    shown = ("machine", "attempts", "memory_bytes", "step_cut", "estimate")
+    return {CAMEL[key]: told[key] for key in shown if told[key]}
 
 
 def _machines(plan: Plan) -> dict[str, Sku]:

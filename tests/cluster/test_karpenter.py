@@ -7,13 +7,16 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
+from typer.testing import CliRunner
 
+from controller.main import app
 from presets.errors import UnavailableError
 from presets.node_request import NodeAttempt, NodePlacement, NodeRequest
 from steps import node_provisioner, provision, provision_karpenter
 from steps import release as release_module
-from steps.contract import RUN_LABEL, Context, Request, WorkspaceRef
+from steps.contract import RUN_LABEL, Context, Request, Verb, WorkspaceRef
 from steps.node_claims import node_name
+from steps.node_orphans import held_nodes
 from steps.node_provisioner import Clock
 from steps.provision_karpenter import CLAIMS, Karpenter
 from steps.release import release
@@ -24,7 +27,7 @@ WANTED = NodeRequest(NodePlacement("karpenter", wait_seconds=2), (A100,), 1, {"a
 WORKSPACE = WorkspaceRef(name="tune", namespace="default", uid="u-1", revision="r1")
 
 
-def request(verb="provision", wanted=WANTED, run="tune-r1"):
+def request(verb: Verb = "provision", wanted=WANTED, run="tune-r1"):
     return Request(
         verb=verb,
         workspace=WORKSPACE,
@@ -142,7 +145,7 @@ def test_claims_of_others_are_never_touched(cluster, karpenter, tmp_path):
 def step(verb, run, work):
     """One step in a process of its own."""
     for module in (node_provisioner, provision_karpenter, release_module):
-        module.POLL_SECONDS = 0.02
+        vars(module)["POLL_SECONDS"] = 0.02
     patient = replace(WANTED, placement=replace(WANTED.placement, wait_seconds=30))
     run_step = provision.run if verb == "provision" else release_module.run
     run_step(request(verb, patient, run), Context(work, lambda done, total: None))
@@ -171,4 +174,26 @@ def test_nothing_is_left_behind_however_often_provision_and_release_are_killed(c
             claims = cluster.list(CLAIMS)
             assert {c["metadata"]["labels"][RUN_LABEL] for c in claims} == ({run} if verb == "provision" else set())
             assert len(claims) == (1 if verb == "provision" else 0)
+    assert left_behind(cluster) == []
+
+
+def test_orphans_are_what_no_run_and_no_deployment_needs(cluster, karpenter, tmp_path):
+    maker = Karpenter(WANTED, cluster, Clock())
+    provisioned(tmp_path)  # its Workflow is gone: there is none of that name
+    (held,) = held_nodes(maker, cluster)
+    assert (held.orphan, held.phase, held.node.instance_type) == (True, "Gone", A100.instance_type)
+    path = "/apis/apps/v1/namespaces/default/deployments/tune"
+    cluster.apply(path, deployment("tune-r1"))
+    try:
+        (held,) = held_nodes(maker, cluster)
+        assert (held.orphan, held.held_for) == (False, "deployment of tune")
+    finally:
+        cluster.delete(path)
+    listed = CliRunner().invoke(app, ["nodes", "--orphans", "-o", "json"])
+    assert [(row["name"], row["an-hour"]) for row in json.loads(listed.stdout)] == [(held.node.name, "$3.67")]
+    assert CliRunner().invoke(app, ["nodes", "--orphans", "--delete"]).exit_code == 0
+    for _ in range(100):
+        if not left_behind(cluster):
+            break
+        time.sleep(0.05)
     assert left_behind(cluster) == []

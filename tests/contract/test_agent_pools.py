@@ -88,7 +88,7 @@ def maker(arm, tls, nodes, tmp_path):
             Credential(), "s", base_url=arm.url, connection_verify=str(tls[0]), credential_scopes=["x"],
             retry_backoff_factor=0.01,
         )  # fmt: skip
-        return Aks(wanted, wanted.placement.aks, client, nodes, Clock(sleep=lambda _: None), tokens)
+        return Aks(wanted, wanted.placement.aks or AKS, client, nodes, Clock(sleep=lambda _: None), tokens)
 
     return made
 

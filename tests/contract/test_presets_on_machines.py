@@ -4,7 +4,7 @@ import pytest
 
 from presets.catalogue import catalogue
 from presets.errors import ConfigError
-from presets.fit import fit, need_of
+from presets.fit import Fit, fit, need_of
 from presets.gpus import skus
 from presets.levers import FILLED, Levers
 from presets.memory import GIB
@@ -39,12 +39,13 @@ def test_a_model_on_every_machine(workspace, put, recipe_of, table, name, method
         elif isinstance(found, str):
             assert found == "InsufficientMemory"
         else:
+            assert found is not None
             assert found.need.total <= FILLED * sku.gpu.memory_bytes
     # more memory never fits less, and never needs a step cut smaller
     usable = sorted((s for s in table.values() if s.gpu.usable), key=lambda s: s.gpu.memory_mib)
     fits = [not isinstance(outcomes[s.name], str) for s in usable]
     assert fits == sorted(fits)
-    cuts = [outcomes[s.name].levers.recompute_every for s in usable if not isinstance(outcomes[s.name], str)]
+    cuts = [f.levers.recompute_every for s in usable if isinstance(f := outcomes[s.name], Fit)]
     assert cuts == sorted(cuts, key=lambda every: every or 99)
 
 

@@ -10,19 +10,24 @@ from presets.levers import Levers
 A100, V100 = "standard_nc24ads_a100_v4", "standard_nc6s_v3"
 
 
+def shape_of(name):
+    model = find_model(name)
+    assert model is not None
+    assert model.shape is not None
+    return model.shape
+
+
 @pytest.fixture
 def told(workspace, recipe_of):
     def of(machine=A100, levers=Levers(1, 1), tokens=None, **training):  # noqa: B008  (frozen)
         recipe = recipe_of(workspace, TrainingArguments=training) if training else recipe_of(workspace)
-        shape = find_model(recipe.model.preset).shape
-        return estimate(shape, recipe.training, levers, skus()[machine], tokens)
+        return estimate(shape_of(recipe.model.preset), recipe.training, levers, skus()[machine], tokens)
 
     return of
 
 
 def test_a_token_costs_four_operations_a_weight_and_two_more_where_layers_are_computed_again():
-    shape = find_model("llama-3.1-8b-instruct").shape
-    assert shape is not None
+    shape = shape_of("llama-3.1-8b-instruct")
     base = flops_per_token(shape, 0)
     assert base == pytest.approx(4 * 7.5e9, rel=0.03)  # linear layers and head
     assert flops_per_token(shape, 1) == base + 2 * shape.linear_parameters
@@ -33,7 +38,9 @@ def test_tokens_of_the_rows_give_hours_and_dollars_of_the_node(told):
     found = told(tokens=3_000_000, num_train_epochs=2)
     assert found.tokens == 6_000_000
     assert found.hours.low == pytest.approx(6e6 / found.tokens_per_second.high / 3600 + NODE_HOURS[0])
-    assert found.usd.low == pytest.approx(found.hours.low * skus()[A100].price.usd_per_hour)
+    price = skus()[A100].price
+    assert price is not None
+    assert found.usd.low == pytest.approx(found.hours.low * price.usd_per_hour)
     assert found.hours.low < found.hours.high
     assert "2 epochs of 3,000,000 tokens" in found.assumptions
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presets.node_request import NodeAttempt, NodePlacement, NodeRequest
+from presets.node_request import Cloud, NodeAttempt, NodePlacement, NodeRequest
 from steps.contract import WorkspaceRef
 from steps.node_claims import node_claim, node_name, node_standing, own_labels, standing, too_late
 
@@ -14,7 +14,7 @@ ATTEMPT = NodeAttempt("Standard_NC24ads_A100_v4")
 WORKSPACE = WorkspaceRef(name="tune", namespace="team", uid="u", revision="r")
 
 
-def request(cloud="azure"):
+def request(cloud: Cloud = "azure"):
     return NodeRequest(NodePlacement("karpenter", cloud), (ATTEMPT,), 1, {"app": "tune"}, (), 160)
 
 
