@@ -172,7 +172,7 @@ def delete(name: Name, namespace: Namespace = "default", state_dir: StateDir = N
 
 
 for _command in (
-    offline.plan, offline.validate, offline.audit, offline.render, offline.presets,
+    offline.plan, offline.validate, offline.audit, offline.render, offline.crds, offline.presets,
     artifacts.lineage, artifacts.verify, artifacts.prune, nodes.nodes,
 ):  # fmt: skip
     app.command()(_command)

@@ -1,4 +1,4 @@
-"""``kaiflow plan``, ``validate``, ``audit``, ``render``, ``presets``: what can be said before anything runs."""
+"""``kaiflow plan``, ``validate``, ``audit``, ``render``, ``crds``, ``presets``: what can be said before it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -111,6 +111,14 @@ def render(
 
     placement = Placement(checked_cache(cache), image_volumes, gpus, node_placement(provisioner, cloud, aks))
     typer.echo(rendered(load_one(file, config).recipe, output, placement))
+
+
+def crds(output: Output = Format.YAML) -> None:
+    """Print the CustomResourceDefinition of the Workspace: kaiflow crds | kubectl apply --server-side -f -."""
+    from controller.output import write_data
+    from presets.crd import crd
+
+    write_data(crd(), Format.JSON if output is Format.JSON else Format.YAML)
 
 
 def presets(output: Output = Format.TABLE) -> None:

@@ -37,120 +37,170 @@ class LabelRequirement(Block):
     """One ``matchExpressions`` entry; KAITO takes only ``In`` with one value."""
 
     key: str
+    """Label that the node must carry."""
     operator: str
+    """Only In is taken."""
     values: tuple[str, ...] = ()
+    """Exactly one value."""
 
 
 class LabelSelector(Block):
     """Which nodes belong to this Workspace."""
 
     match_labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that the node must carry; nodes that are made get them."""
     match_expressions: tuple[LabelRequirement, ...] = ()
+    """The same as expressions, each In with one value."""
 
 
 class Partition(Block):
     """A slice of a GPU; inference only."""
 
     mode: Literal["mig", "accelerator"]
+    """How the GPU is cut."""
     profile: str = ""
+    """Profile of the slice, as the GPU operator names it."""
     count: Annotated[int, Field(ge=1)] = 1
+    """How many slices."""
 
 
 class Resource(Block):
     """The machines to run on."""
 
     count: int = 1
+    """How many nodes; tuning runs on one."""
     instance_type: str | None = None
+    """Machine type with the GPUs, in any case; left out: the cheapest that fits."""
     label_selector: LabelSelector
+    """Which nodes belong to this Workspace."""
     preferred_nodes: tuple[str, ...] = ()
+    """Names of given nodes to choose first."""
     partition: Partition | None = None
+    """A slice of a GPU; inference only."""
 
 
 class PresetOptions(Block):
     """Where the weights come from, when not from the catalogue."""
 
     image: str | None = None
+    """OCI image that holds the weights as safetensors; by digest it can be mounted."""
     image_pull_secrets: tuple[str, ...] = ()
+    """Secrets of type kubernetes.io/dockerconfigjson for that image."""
     model_access_secret: str | None = None
+    """Secret with the key HF_TOKEN, for gated models."""
 
 
 class Preset(Block):
     """A model by its catalogue name or its Hugging Face id."""
 
     name: str
+    """Name of the catalogue (kaiflow presets), or a Hugging Face id, organisation/model."""
     access_mode: Literal["public", "private"] = "public"
+    """public, or private with presetOptions.image."""
     preset_options: PresetOptions = PresetOptions()
+    """Where the weights come from, when not from the catalogue."""
 
 
 class DataSource(Block):
     """Where data (or an adapter) is read from: exactly one of ``urls``, ``image``, ``volumeSource``."""
 
     name: str | None = None
+    """Name of the source; it cannot be changed."""
     urls: tuple[str, ...] = ()
+    """Files over https, http, hf, s3, gs or az; a digest may follow as #sha256=."""
     volume_source: dict[str, Any] | None = None
+    """A volume, written as in a pod."""
     image: str | None = None
+    """OCI image with the files under /data, or pushed by oras."""
     image_pull_secrets: tuple[str, ...] = ()
+    """Secrets of type kubernetes.io/dockerconfigjson for the image."""
 
 
 class DataDestination(Block):
     """Where the adapter goes: exactly one of ``image``, ``volumeSource``."""
 
     volume_source: dict[str, Any] | None = None
+    """A volume, written as in a pod; the adapter lies there in an OCI image layout."""
     image: str | None = None
+    """registry/repository:tag of the adapter image."""
     image_push_secret: str | None = None
+    """Secret of type kubernetes.io/dockerconfigjson whose user may push there."""
 
 
 class Schedule(Block):
     """When to tune again."""
 
     cron: str
+    """Five fields, or @weekly and the like."""
     timezone: str = "Etc/UTC"
+    """Name of the tz database."""
     only_if_changed: bool = True
+    """Tune only when the data has changed since the last run."""
     suspend: bool = False
+    """Whether no run is started for now."""
 
 
 class Evaluation(Block):
     """How the tuned model is compared with its base on rows that training never saw."""
 
     split: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the rows that is held out; 0.05 where nothing is said."""
     gate: Literal["off", "warn", "enforce"] | None = None
+    """Whether a tuned model that is not better is published: off, warn, enforce (the default with a schedule)."""
 
 
 class Deploy(Block):
     """Whether and how the tuned model is served after the push."""
 
     enabled: bool = True
+    """Whether the tuned model is served."""
     replicas: Annotated[int, Field(ge=1)] = 1
+    """How many servers."""
     runtime: Literal["auto", "vllm", "transformers"] = "auto"
+    """auto: vllm on a GPU, transformers on a CPU."""
 
 
 class Tuning(Block):
     """Fine-tune a preset on data."""
 
     preset: Preset | None = None
+    """The model to tune."""
     method: str | None = None
+    """qlora (the base in four bits) or lora."""
     config: str | None = None
+    """ConfigMap with the key training_config.yaml."""
     input: DataSource | None = None
+    """Where the rows are."""
     output: DataDestination | None = None
+    """Where the adapter goes."""
     schedule: Schedule | None = None
+    """When to tune again."""
     evaluation: Evaluation = Evaluation()
+    """How the tuned model is compared with its base."""
     deploy: Deploy = Deploy()
+    """Whether and how the tuned model is served."""
 
 
 class AdapterSpec(Block):
     """An adapter to serve beside the base."""
 
     source: DataSource | None = None
+    """Where the adapter is: an image, or a volume."""
     strength: str | None = None
+    """Weight of the adapter, 0 to 1, as text."""
 
 
 class Inference(Block):
     """Serve a preset or a pod template."""
 
     preset: Preset | None = None
+    """The model to serve."""
     template: dict[str, Any] | None = None
+    """A pod template to serve with, instead of a preset."""
     config: str | None = None
+    """ConfigMap with the server's settings."""
     adapters: tuple[AdapterSpec, ...] = ()
+    """Adapters to serve beside the base."""
 
 
 class Workspace(Block):
@@ -160,8 +210,11 @@ class Workspace(Block):
     kind: Literal["Workspace"]
     metadata: Metadata
     resource: Resource | None = None
+    """The machines to run on."""
     tuning: Tuning | None = None
+    """Fine-tune a preset on data; either this or inference."""
     inference: Inference | None = None
+    """Serve a preset or a pod template; either this or tuning."""
     status: dict[str, Any] | None = None
 
     @property

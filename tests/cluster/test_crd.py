@@ -1,0 +1,67 @@
+"""The CRD on a real API server: applied, explained, listed; the examples stored as they are."""
+
+import time
+
+import pytest
+import yaml
+
+from presets.crd import NAME, crd
+from tests.conftest import ROOT
+
+WORKSPACES = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+@pytest.fixture(scope="module")
+def workspaces(cluster):
+    """The path of Workspaces on a cluster that knows them."""
+    cluster.apply(f"{CRDS}/{NAME}", without_cel(crd()))
+    for _ in range(200):
+        conditions = ((cluster.get(f"{CRDS}/{NAME}") or {}).get("status") or {}).get("conditions") or ()
+        if {"Established": "True"}.items() <= {c["type"]: c["status"] for c in conditions}.items():
+            break
+        time.sleep(0.05)
+    return WORKSPACES
+
+
+def without_cel(body):
+    """An API server before 1.23 does not know x-kubernetes-validations, and server-side apply says so."""
+    if isinstance(body, dict):
+        return {key: without_cel(value) for key, value in body.items() if key != "x-kubernetes-validations"}
+    return [without_cel(value) for value in body] if isinstance(body, list) else body
+
+
+def test_its_schema_is_structural_to_the_api_server(cluster, workspaces):
+    conditions = {c["type"]: c for c in cluster.get(f"{CRDS}/{NAME}")["status"]["conditions"]}
+    assert "NonStructuralSchema" not in conditions
+    assert conditions["NamesAccepted"]["status"] == "True"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.stem)
+def test_examples_are_stored_and_come_back_with_defaults(cluster, workspaces, path):
+    for body in yaml.safe_load_all(path.read_text()):
+        if body["kind"] != "Workspace":
+            continue
+        name = body["metadata"]["name"]
+        body["metadata"].pop("namespace", None)
+        stored = cluster.apply(f"/apis/{body['apiVersion']}/namespaces/default/workspaces/{name}", body)
+        try:
+            assert stored["tuning"]["deploy"]["replicas"] == 1
+            assert stored["tuning"]["preset"]["accessMode"] == "public"
+            assert body["tuning"]["input"].items() <= stored["tuning"]["input"].items()
+        finally:
+            cluster.delete(f"{workspaces}/{name}")
+
+
+def test_a_status_is_written_beside_the_object_and_printed(cluster, workspaces):
+    body = yaml.safe_load((ROOT / "examples/seed-phi-3.yaml").read_text())
+    name = body["metadata"]["name"]
+    stored = cluster.apply(f"/apis/{body['apiVersion']}/namespaces/default/workspaces/{name}", body)
+    try:
+        now = "2026-11-25T00:00:00Z"
+        ready = {"type": "ResourceReady", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": now}
+        written = cluster.patch(f"{workspaces}/{name}/status", {"status": {"state": "Running", "conditions": [ready]}})
+        assert written["status"]["conditions"] == [ready]
+        assert written["metadata"]["generation"] == stored["metadata"]["generation"]
+    finally:
+        cluster.delete(f"{workspaces}/{name}")
