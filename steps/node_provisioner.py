@@ -8,6 +8,7 @@ from typing import Protocol
 
 from presets.node_request import NodeAttempt, NodeRequest
 from steps.cluster import Cluster
+from steps.node_claims import Standing, too_late
 from steps.node_refusals import Refusal
 
 Tell = Callable[[str], None]  # takes how far a node is, when that changes
@@ -39,6 +40,36 @@ class RefusedError(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
+
+
+def waited(
+    look: Callable[[], tuple[Standing, str]],
+    name: str,
+    seconds: int,
+    clock: Clock,
+    tell: Tell,
+    poll_seconds: float,
+    until: float | None = None,
+) -> str:
+    """Look again and again until a node is ready with its GPUs; return its name.
+
+    Raises:
+        RefusedError: it will not come, or has not in time: ``seconds``, or by ``until`` where some are used up.
+    """
+    last = ""
+    end = clock.now() + seconds if until is None else until
+    while True:
+        found, node_name = look()
+        if found.refusal is not None:
+            raise RefusedError(found.refusal)
+        if not found.stage:
+            return node_name
+        if found.stage != last:
+            tell(f"{name}: waits to be {found.stage}")
+            last = found.stage
+        if clock.now() >= end:
+            raise RefusedError(too_late(found, name, seconds))
+        clock.sleep(poll_seconds)
 
 
 class Provisioner(Protocol):

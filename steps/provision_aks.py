@@ -16,8 +16,8 @@ from steps import logs
 from steps.agent_pools import agent_pool, pool_refusal, refusal_of
 from steps.cluster import Cluster
 from steps.contract import RUN_LABEL
-from steps.node_claims import node_standing, too_late
-from steps.node_provisioner import POLL_SECONDS, Clock, OwnNode, RefusedError, Tell
+from steps.node_claims import Standing, node_standing
+from steps.node_provisioner import POLL_SECONDS, Clock, OwnNode, RefusedError, Tell, waited
 from steps.node_refusals import Refusal
 
 if TYPE_CHECKING:
@@ -61,19 +61,13 @@ class Aks:
         seconds = self._request.placement.wait_seconds
         until = self._clock.now() + seconds
         self._created(attempt, name, labels, tell, until)
-        last = ""
-        while True:
+
+        def look() -> tuple[Standing, str]:
             nodes = self._cluster.list("/api/v1/nodes", {RUN_LABEL: labels[RUN_LABEL]})
             node = next((n for n in nodes if str(n["metadata"]["name"]).startswith(f"aks-{name}-")), None)
-            found = node_standing(node, self._request.gpus)
-            if not found.stage and node is not None:
-                return str(node["metadata"]["name"])
-            if found.stage != last:
-                tell(f"{name}: waits to be {found.stage}")
-                last = found.stage
-            if self._clock.now() >= until:
-                raise RefusedError(too_late(found, name, seconds))
-            self._clock.sleep(POLL_SECONDS)
+            return node_standing(node, self._request.gpus), str(node["metadata"]["name"]) if node else ""
+
+        return waited(look, name, seconds, self._clock, tell, POLL_SECONDS, until)
 
     def give_back(self, name: str) -> None:
         """Delete the pool and wait until it is gone."""

@@ -5,8 +5,8 @@ from typing import Any
 
 from presets.node_request import NodeAttempt, NodeRequest
 from steps.cluster import Cluster
-from steps.node_claims import CLAIMS, node_claim, standing, too_late
-from steps.node_provisioner import POLL_SECONDS, Clock, OwnNode, RefusedError, Tell
+from steps.node_claims import CLAIMS, Standing, node_claim, standing
+from steps.node_provisioner import POLL_SECONDS, Clock, OwnNode, RefusedError, Tell, waited
 from steps.node_refusals import Refusal, classify
 
 EVENTS = "/api/v1/events"
@@ -23,25 +23,19 @@ class Karpenter:
         path, seconds = f"{CLAIMS}/{name}", self._request.placement.wait_seconds
         if self._cluster.get(path) is None:  # its spec cannot be changed: one that is there is ours, and as we want it
             self._cluster.apply(path, node_claim(self._request, attempt, name, labels))
-        until, last, uid = self._clock.now() + seconds, "", ""
-        while True:
+        uid = ""
+
+        def look() -> tuple[Standing, str]:
+            nonlocal uid
             claim = self._cluster.get(path)
             uid = str(claim["metadata"].get("uid") or "") if claim else uid
             if claim is None or claim["metadata"].get("deletionTimestamp"):
                 raise RefusedError(self._why_gone(name, uid))
             node_name = str((claim.get("status") or {}).get("nodeName") or "")
             node = self._cluster.get(f"/api/v1/nodes/{node_name}") if node_name else None
-            found = standing(claim, node, self._request.gpus)
-            if found.refusal is not None:
-                raise RefusedError(found.refusal)
-            if not found.stage:
-                return node_name
-            if found.stage != last:
-                tell(f"{name}: waits to be {found.stage}")
-                last = found.stage
-            if self._clock.now() >= until:
-                raise RefusedError(too_late(found, name, seconds))
-            self._clock.sleep(POLL_SECONDS)
+            return standing(claim, node, self._request.gpus), node_name
+
+        return waited(look, name, seconds, self._clock, tell, POLL_SECONDS)
 
     def give_back(self, name: str) -> None:
         """Delete the NodeClaim; its finalizer drains the node and ends the machine."""

@@ -46,7 +46,7 @@ def test_examples_are_stored_and_come_back_with_defaults(cluster, workspaces, pa
         body["metadata"].pop("namespace", None)
         stored = cluster.apply(f"/apis/{body['apiVersion']}/namespaces/default/workspaces/{name}", body)
         try:
-            assert stored["tuning"]["deploy"]["replicas"] == 1
+            assert stored["tuning"]["deploy"]["replicas"] == body["tuning"].get("deploy", {}).get("replicas", 1)
             assert stored["tuning"]["preset"]["accessMode"] == "public"
             assert body["tuning"]["input"].items() <= stored["tuning"]["input"].items()
         finally:
