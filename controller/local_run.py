@@ -19,7 +19,7 @@ from controller.state import StateFolder
 from controller.training_log import training_events
 from pipelines.local import LocalEngine
 from pipelines.nodes import timestamp
-from pipelines.plan import plan
+from pipelines.plan import Plan, plan
 from steps.store import LAYOUT_PREFIX
 
 WRITE_SECONDS = 1.0
@@ -60,10 +60,11 @@ def run(loaded: Loaded, folder: StateFolder, options: RunOptions, watcher: Watch
         InvalidInput: its Workflow asks for what one machine cannot do.
     """
     with folder.locked():
-        workflow = _workflow(loaded, folder, options)
+        planned = plan(loaded.recipe)
+        workflow = _workflow(planned, folder, options)
         for log in folder.logs.glob("*.log"):
             log.unlink()
-        recorder = _Recorder(loaded, folder, watcher)
+        recorder = _Recorder(loaded, plan_status(planned), folder, watcher)
         # Not in the state folder: what a step says when that disk is full must have another place.
         with tempfile.TemporaryDirectory(prefix="kaiflow-") as pods:
             engine = LocalEngine(workflow, Path(pods), folder.logs, recorder)
@@ -74,12 +75,12 @@ def run(loaded: Loaded, folder: StateFolder, options: RunOptions, watcher: Watch
     return RunResult(workspace, failure, received[0] if received else None, recorder.unwritten)
 
 
-def _workflow(loaded: Loaded, folder: StateFolder, options: RunOptions) -> dict[str, Any]:
+def _workflow(planned: Plan, folder: StateFolder, options: RunOptions) -> dict[str, Any]:
     """Return the very Workflow that a cluster would get, with this machine's arguments."""
     from pipelines.templates import Images
     from pipelines.workflow import compile_workflow
 
-    workflow = compile_workflow(plan(loaded.recipe), Images())
+    workflow = compile_workflow(planned, Images())
     here = {
         "workdir": str(folder.work),
         "store": f"{LAYOUT_PREFIX}{folder.store}",
@@ -96,7 +97,7 @@ def _workflow(loaded: Loaded, folder: StateFolder, options: RunOptions) -> dict[
 class _Recorder:
     """Mirrors every change of the Workflow into the state folder, and passes it on to whoever watches."""
 
-    def __init__(self, loaded: Loaded, folder: StateFolder, watcher: Watcher) -> None:
+    def __init__(self, loaded: Loaded, planned: dict[str, Any], folder: StateFolder, watcher: Watcher) -> None:
         self._loaded = loaded
         self._folder = folder
         self._watcher = watcher
@@ -109,7 +110,7 @@ class _Recorder:
         created = stored.get("metadata", {}).get("creationTimestamp") or timestamp()
         self._body = {"apiVersion": loaded.workspace.api_version, "kind": "Workspace", **self._body}
         self._body["metadata"] = {**self._body["metadata"], "namespace": folder.namespace, "creationTimestamp": created}
-        self._plan = plan_status(plan(loaded.recipe))
+        self._plan = planned
         self._written_at = 0.0
         self._phases: list[str] = []
         self._last_step = 0

@@ -42,9 +42,9 @@ def machine(recipe: Recipe, table: Mapping[str, Sku], dataset_tokens: int | None
         ConfigError: the training does not fit the machine that is named, or fits none that is known.
     """
     model, named = find_model(recipe.model.preset), recipe.node.instance_type
-    sku = find_sku(named, dict(table))
+    sku = find_sku(named, table)
     if model is None or (named and sku is None):
-        return Machine(None, _as_asked(recipe, model), named, unknown=unknown_sku(named, dict(table)) if named else "")
+        return Machine(None, _as_asked(recipe, model), named, unknown=unknown_sku(named, table) if named else "")
     if sku is None:
         if model.shape is None:
             return Machine(None, None, None)

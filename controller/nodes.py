@@ -49,11 +49,13 @@ def nodes(
 
 
 def _row(held: Any, table: Any) -> dict[str, str]:  # noqa: ANN401  (steps.node_orphans.HeldNode)
+    from steps.contract import NAMESPACE_LABEL, WORKSPACE_LABEL
+
     node = held.node
     sku = table.get(node.instance_type.lower())
     return {
         "name": node.name,
-        "workspace": f"{node.labels.get('kaito.sh/workspacenamespace')}/{node.labels.get('kaito.sh/workspace')}",
+        "workspace": f"{node.labels.get(NAMESPACE_LABEL)}/{node.labels.get(WORKSPACE_LABEL)}",
         "instance-type": node.instance_type,
         "an-hour": f"${sku.price.usd_per_hour:.2f}" if sku and sku.price else "",
         "age": _age(node.created_at),

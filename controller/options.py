@@ -1,16 +1,15 @@
 """The options that several commands share, and what they mean.  Read at every start: nothing heavy."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from controller.output import Format
+from presets import provisioners
 
 if TYPE_CHECKING:
-    from presets.node_request import Cloud as CloudName
     from presets.node_request import NodePlacement
-    from presets.node_request import Provisioner as ProvisionerName
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file that holds one Workspace.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a Workspace that was run here.")]
@@ -30,10 +29,10 @@ Cache = Annotated[
     typer.Option("--cache", help="registry/repository for rows, weights, checkpoints; beside the output otherwise."),
 ]
 Provisioner = Annotated[
-    Literal["karpenter", "aks", "byo"], typer.Option("--provisioner", help="Who makes nodes: karpenter, aks or byo.")
+    provisioners.Provisioner, typer.Option("--provisioner", help="Who makes nodes: karpenter, aks or byo.")
 ]
 Cloud = Annotated[
-    Literal["azure", "aws", "nap"],
+    provisioners.Cloud,
     typer.Option("--cloud", help="Karpenter's: azure (KAITO's gpu-provisioner), aws, nap (AKS auto-provisioning)."),
 ]
 Aks = Annotated[
@@ -77,7 +76,9 @@ def checked_cache(cache: str | None) -> str | None:
     return cache
 
 
-def node_placement(provisioner: "ProvisionerName", cloud: "CloudName", aks: str | None) -> "NodePlacement":
+def node_placement(
+    provisioner: provisioners.Provisioner, cloud: provisioners.Cloud, aks: str | None
+) -> "NodePlacement":
     """Return who makes nodes.
 
     Raises:

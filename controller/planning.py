@@ -5,19 +5,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from controller.machine_plan import machine, machine_lines
 from controller.output import Format, write, write_data, write_table, yaml_text
 from pipelines.plan import Placement, Plan
 from pipelines.plan import plan as make_plan
 from presets.errors import ConfigError
 from presets.gpus import Sku, skus
-from presets.node_request import PROVIDERS, require_attempts
+from presets.node_request import of_cloud, require_attempts
 from presets.recipe import Recipe
-
-CAMEL = {
-    "machine": "machine", "attempts": "attempts", "memory_bytes": "memoryBytes", "step_cut": "stepCut",
-    "estimate": "estimate",
-}  # fmt: skip
 
 
 def write_plan(recipe: Recipe, form: Format, placement: Placement, dataset_tokens: int | None = None) -> None:
@@ -49,15 +46,13 @@ def plan_status(plan: Plan) -> dict[str, Any]:
     except ConfigError as error:
         return {"refused": {"reason": error.reason, "message": error.message, "fix": error.fix}}
     shown = ("machine", "attempts", "memory_bytes", "step_cut", "estimate")
-    return {CAMEL[key]: told[key] for key in shown if told[key]}
+    return {to_camel(key): told[key] for key in shown if told[key]}
 
 
 def _machines(plan: Plan) -> dict[str, Sku]:
     """Return the machines to choose from: all where one is named, else those of the cloud."""
-    table, provider = skus(plan.placement.machines), PROVIDERS[plan.placement.nodes.cloud]
-    if plan.recipe.node.instance_type:
-        return table
-    return {name: sku for name, sku in table.items() if sku.provider == provider}
+    table = skus(plan.placement.machines)
+    return table if plan.recipe.node.instance_type else of_cloud(table, plan.placement.nodes.cloud)
 
 
 def plan_json(plan: Plan, dataset_tokens: int | None = None) -> dict[str, Any]:

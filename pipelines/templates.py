@@ -22,10 +22,10 @@ from hera.workflows import (
 from hera.workflows import models as m
 
 from pipelines.plan import Plan, PlannedStep, request_json
-from pipelines.volumes import INPUT_VOLUME, OUTPUT_VOLUME, WEIGHTS_VOLUME
+from pipelines.volumes import INPUT_VOLUME, MOUNTS, OUTPUT_VOLUME, WEIGHTS_VOLUME
 from presets.node_request import NodeRequest
 from presets.recipe import Recipe
-from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, RUN_LABEL, Verb
+from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, RUN_LABEL, WORKSPACE_LABEL, Verb
 
 WORKDIR = "{{workflow.parameters.workdir}}"
 REGISTRY_SECRET_FOLDER = "/run/kaiflow/registry"  # noqa: S105  (a path)
@@ -80,7 +80,7 @@ def template(plan: Plan, step: PlannedStep, images: Images) -> Container:
         tolerations=_TOLERATIONS if step.on_gpu else None,
         volumes=_volumes(plan, step),
         volume_mounts=[
-            m.VolumeMount(name=name, mount_path=f"/mnt/{name}", read_only=name != OUTPUT_VOLUME or None)
+            m.VolumeMount(name=name, mount_path=str(MOUNTS[name]), read_only=name != OUTPUT_VOLUME or None)
             for name in user_volumes(plan)
             if step.verb in READERS.get(name, STORE_STEPS)
         ],
@@ -90,7 +90,7 @@ def template(plan: Plan, step: PlannedStep, images: Images) -> Container:
             run_as_non_root=True,
             capabilities=m.Capabilities(drop=["ALL"]),
         ),
-        labels={"kaito.sh/workspace": recipe.name, "app.kubernetes.io/component": step.verb},
+        labels={WORKSPACE_LABEL: recipe.name, "app.kubernetes.io/component": step.verb},
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": grace}),
     )
 

@@ -15,6 +15,7 @@ from pipelines.plan import Plan, PlannedStep
 from pipelines.templates import Images, template, user_volumes
 from presets.errors import ConfigError, FieldError, InvalidInput
 from presets.recipe import Recipe
+from steps.contract import MANAGED_BY, NAMESPACE_LABEL, WORKSPACE_LABEL
 
 ENTRYPOINT = "run"
 CRON_NAME_MAX = 52
@@ -113,9 +114,9 @@ def _shell(kind: type[Workflow], plan: Plan, **options: Any) -> Workflow:  # noq
 
 def _labels(recipe: Recipe) -> dict[str, str]:
     return {
-        "app.kubernetes.io/managed-by": "kaiflow",
-        "kaito.sh/workspace": recipe.name,
-        "kaito.sh/workspacenamespace": recipe.namespace,
+        **MANAGED_BY,
+        WORKSPACE_LABEL: recipe.name,
+        NAMESPACE_LABEL: recipe.namespace,
         "kaiflow.dev/revision": recipe.revision,
     }
 

@@ -1,5 +1,6 @@
 """Which machines have which GPUs?  One table of cards and machines, read once; names in any case."""
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -87,12 +88,12 @@ def skus(override: Path | None = None) -> dict[str, Sku]:
         ) from error
 
 
-def find_sku(name: str | None, table: dict[str, Sku]) -> Sku | None:
+def find_sku(name: str | None, table: Mapping[str, Sku]) -> Sku | None:
     """Return the machine type of ``name``, in any case; None where none is named, or it is not in the table."""
     return table.get(name.lower()) if name else None
 
 
-def unknown_sku(name: str, table: dict[str, Sku]) -> str:
+def unknown_sku(name: str, table: Mapping[str, Sku]) -> str:
     """Return the remedy for a name that is not in the table."""
     return did_you_mean(name, (sku.name for sku in table.values()), "Add it with a file of GPU machines.")
 

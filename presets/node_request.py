@@ -4,7 +4,7 @@ The order of attempts: the machine that is named (or the cheapest that fits), th
 of each first spot, where that is wanted, and every zone before the next.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,11 +13,9 @@ from presets.errors import ConfigError
 from presets.fit import fitting
 from presets.gpus import Sku, find_sku
 from presets.memory import GIB
+from presets.provisioners import PROVIDERS, Cloud, Provisioner
 from presets.recipe import NodeRecipe, Recipe
 
-Provisioner = Literal["karpenter", "aks", "byo"]
-Cloud = Literal["azure", "aws", "nap"]  # nap: AKS node auto-provisioning
-PROVIDERS: Mapping[Cloud, str] = {"azure": "azure", "nap": "azure", "aws": "aws"}  # as the table of machines has them
 DISK_GIB = 100  # image, packages, rows, checkpoints
 UNKNOWN_MODEL_DISK_GIB = 512
 ROUNDED_GIB = 16
@@ -71,7 +69,9 @@ class NodeRequest:
     disk_gib: int = 0
 
 
-def node_request(recipe: Recipe, model: Model | None, placement: NodePlacement, table: dict[str, Sku]) -> NodeRequest:
+def node_request(
+    recipe: Recipe, model: Model | None, placement: NodePlacement, table: Mapping[str, Sku]
+) -> NodeRequest:
     """Return what to ask for; without attempts where no machine is named and none of ``table`` is known to fit.
 
     Raises:
@@ -95,7 +95,7 @@ def node_request(recipe: Recipe, model: Model | None, placement: NodePlacement, 
 
 
 def _machines(
-    recipe: Recipe, model: Model | None, placement: NodePlacement, table: dict[str, Sku]
+    recipe: Recipe, model: Model | None, placement: NodePlacement, table: Mapping[str, Sku]
 ) -> list[tuple[str, Sku | None]]:
     """Return (name, machine where it is known) in the order in which they are tried."""
     node = recipe.node
@@ -104,7 +104,7 @@ def _machines(
         return [(sku.name if (sku := find_sku(name, table)) else name, sku) for name in names]
     if placement.provisioner == "byo":
         return []
-    cheapest = fitting(recipe, model, _of_cloud(table.values(), placement.cloud)) if model and model.shape else []
+    cheapest = fitting(recipe, model, of_cloud(table, placement.cloud).values()) if model and model.shape else []
     return [(sku.name, sku) for sku in cheapest[:1]]
 
 
@@ -122,8 +122,9 @@ def require_attempts(request: NodeRequest) -> None:
         )
 
 
-def _of_cloud(machines: Iterable[Sku], cloud: Cloud) -> Iterator[Sku]:
-    return (sku for sku in machines if sku.provider == PROVIDERS[cloud])
+def of_cloud(table: Mapping[str, Sku], cloud: Cloud) -> dict[str, Sku]:
+    """Return the machines of ``table`` that the cloud has."""
+    return {name: sku for name, sku in table.items() if sku.provider == PROVIDERS[cloud]}
 
 
 def _ways(name: str, node: NodeRecipe) -> Iterator[NodeAttempt]:

@@ -39,7 +39,8 @@ def _converted(schema: Mapping[str, Any], shared: Mapping[str, Any], words: Mapp
         return _object(schema, shared, words)
     if schema.get("type") == "array":
         items = _converted(schema.get("items", {}), shared, words)
-        return {"type": "array", "items": items, **_kept(schema, "default")}
+        default = {"default": list(schema["default"])} if schema.get("default") else {}
+        return {"type": "array", "items": items, **default}
     if schema.get("type") == "object":
         values = schema.get("additionalProperties")
         if isinstance(values, Mapping):
@@ -88,10 +89,6 @@ def _resolved(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[s
             rest = {k: v for k, v in schema.items() if k != "anyOf" and not (k == "default" and v is None)}
             schema = {**only, **rest}
     return schema
-
-
-def _kept(schema: Mapping[str, Any], *keys: str) -> Schema:
-    return {key: list(schema[key]) for key in keys if schema.get(key)}
 
 
 @cache

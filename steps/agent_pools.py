@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from presets.node_request import AksCluster, NodeAttempt, NodeRequest
+from steps.node_claims import TAINT, node_labels
 from steps.node_refusals import Refusal, classify, unknown
 
 if TYPE_CHECKING:
     from azure.core.exceptions import HttpResponseError
-
-TAINT = "sku=gpu:NoSchedule"
 
 
 def agent_pool(
@@ -25,8 +24,8 @@ def agent_pool(
             "mode": "User",
             "osType": "Linux",
             "osDiskSizeGB": request.disk_gib,
-            "nodeLabels": {"karpenter.sh/nodepool": "kaito", **request.labels, **labels},
-            "nodeTaints": [TAINT],
+            "nodeLabels": node_labels(request, labels),
+            "nodeTaints": ["{key}={value}:{effect}".format(**TAINT)],
             "gpuProfile": {"driver": aks.gpu_driver},
             "tags": {key.replace("/", "_"): value for key, value in labels.items()},  # tags take no slashes
             **({"availabilityZones": [attempt.zone]} if attempt.zone else {}),
@@ -42,29 +41,26 @@ def refusal_of(error: "HttpResponseError") -> Refusal:
     A long-running operation that fails arrives with status 200; QuotaExceeded hides in InvalidTemplateDeployment; AKS's
     own errors have no ``error`` envelope. The SDK reads all of them into ``error.error``.
     """
-    found = _codes(getattr(error, "error", None))
-    for code, message in reversed(found):
-        known = classify(code, message)
-        if known is not None:
-            return known
-    code, message = found[0] if found else ("", str(error.message or error))
-    return classify("", message) or unknown(code, message)
+    message = str(error.message or error)
+    return _refusal(getattr(error, "error", None)) or classify("", message) or unknown("", message)
 
 
-def _codes(error: Any) -> list[tuple[str, str]]:  # noqa: ANN401  (ODataV4Format, or the SDK's ErrorDetail)
+def pool_refusal(status: Any, state: str) -> Refusal:  # noqa: ANN401  (the SDK's AgentPoolStatus)
+    """Return why a pool has failed, as its own status tells."""
+    error = getattr(status, "provisioning_error", None)
+    return _refusal(error) or unknown("NodePoolFailed", f"the agent pool is {state}")
+
+
+def _refusal(error: Any) -> Refusal | None:  # noqa: ANN401  (ODataV4Format, or the SDK's ErrorDetail)
+    """Return the innermost refusal that is known, else the outermost words; None where there are none."""
+    found = _codes(error)
+    known = next(filter(None, (classify(code, message) for code, message in reversed(found))), None)
+    return known or (unknown(*found[0]) if found else None)
+
+
+def _codes(error: Any) -> list[tuple[str, str]]:  # noqa: ANN401
     """Return (code, message) of an error and of all that it holds, outermost first."""
     if error is None:
         return []
     inner = [pair for detail in getattr(error, "details", None) or () for pair in _codes(detail)]
     return [(str(error.code or ""), str(error.message or "")), *inner]
-
-
-def pool_refusal(status: Any, state: str) -> Refusal:  # noqa: ANN401  (the SDK's AgentPoolStatus)
-    """Return why a pool has failed, as its own status tells."""
-    found = _codes(getattr(status, "provisioning_error", None))
-    for code, message in reversed(found):
-        known = classify(code, message)
-        if known is not None:
-            return known
-    code, message = found[0] if found else ("", f"the agent pool is {state}")
-    return unknown(code or "NodePoolFailed", message)

@@ -5,18 +5,15 @@ objects, for resources of which the client has no types (NodeClaim).
 """
 
 import json
-import random
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from presets.errors import ConfigError, KaiflowError, NotPermittedError, TryAgainError
+from steps.backoff import ATTEMPTS, PASSING, pause
 
 MANAGER = "kaiflow"
-ATTEMPTS = 5
-BACKOFF_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 30.0
 TIMEOUT_SECONDS = (10, 60)
-PASSING = (408, 429, 500, 502, 503, 504)
 PAGE = 500
 
 Object = dict[str, Any]
@@ -90,12 +87,11 @@ class Cluster:
         for attempt in range(ATTEMPTS):
             status, text, retry_after = self._send(method, path, query or {}, body, kind)
             if status in PASSING and attempt + 1 < ATTEMPTS:
-                wait = float(retry_after) if retry_after.isdecimal() else BACKOFF_SECONDS * 2**attempt * random.random()  # noqa: S311
-                time.sleep(min(wait, 30.0))
+                pause(attempt, retry_after, LONGEST_WAIT_SECONDS)
                 continue
             if status == 404 and missing_ok:
                 return None
-            if status >= 400 or status == 0:
+            if status >= 400:
                 raise _refused(method, path, status, text)
             return dict(json.loads(text)) if text else {}
         raise AssertionError("unreachable")

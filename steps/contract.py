@@ -33,9 +33,12 @@ OUTPUTS: Mapping[Verb, tuple[str, ...]] = {
 # Raised when a step's way of working changes what it produces: it is part of every content key.
 STEP_VERSIONS: Mapping[Verb, int] = {**dict.fromkeys(VERBS, 1), "fetch": 4, "weights": 2, "tune": 4, "push": 3}
 
+INPUT_FOLDER = Path("/mnt/input")  # where tuning.input.volumeSource is mounted
 OUTPUT_FOLDER = Path("/mnt/output")  # where tuning.output.volumeSource is mounted
 IMAGE_FOLDER = Path("/mnt/weights")  # where the image of presetOptions.image is, on clusters with image volumes
 
+MANAGED_BY = {"app.kubernetes.io/managed-by": "kaiflow"}  # of all that is ours
+WORKSPACE_LABEL, NAMESPACE_LABEL = "kaito.sh/workspace", "kaito.sh/workspacenamespace"
 RUN_LABEL = "kaiflow.dev/run"  # of the nodes that a run has made: the name of its Workflow
 
 REQUEST_FILE = "request.json"

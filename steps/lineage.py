@@ -94,18 +94,25 @@ def verify(store: Store, link: Link) -> Iterator[Check]:
 def _contradictions(store: Store, link: Link) -> Iterator[Check]:
     """Compare what the image, its run, the report and the statement say of one another."""
     image, run = link.manifest, link.parts[0].manifest
-    for note in CARRIED if image and run else ():
-        said, known = image.annotations.get(note), run.annotations.get(note)  # type: ignore[union-attr]  # both are there
+    if image is not None:
+        for found in _there(link, "provenance"):
+            for problem in provenance.problems(store, found, image):
+                yield Check("provenance", found.digest, problem)
+    if run is None:
+        return
+    for note in CARRIED if image else ():
+        said, known = image.annotations.get(note), run.annotations.get(note)  # type: ignore[union-attr]  # it is there
         if said != known:
             yield Check(f"image: {note}", link.digest, f"it says {said}, and its run says {known}")
-    for part in link.parts:
-        if part.what == "provenance" and part.manifest and image:
-            for problem in provenance.problems(store, part.manifest, image):
-                yield Check("provenance", part.digest, problem)
-    for part in link.parts[0].parts:
-        for name, blob in _layers(part.manifest) if part.what == "report" and part.manifest and run else ():
-            if name == RECIPE_FILE and blob.digest != run.annotations.get("kaiflow.run.recipe"):  # type: ignore[union-attr]
-                yield Check("report: recipe.json", blob.digest, "it is another recipe than the run tells of")
+    recipe = run.annotations.get("kaiflow.run.recipe")
+    for name, blob in (layer for found in _there(link.parts[0], "report") for layer in _layers(found)):
+        if name == RECIPE_FILE and blob.digest != recipe:
+            yield Check("report: recipe.json", blob.digest, "it is another recipe than the run tells of")
+
+
+def _there(link: Link, what: str) -> Iterator[Manifest]:
+    """Yield the parts of one kind that are in the store."""
+    return (part.manifest for part in link.parts if part.what == what and part.manifest)
 
 
 def _blobs(store: Store, manifest: Manifest) -> Iterator[tuple[str, Descriptor]]:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from presets.node_request import Cloud, NodeAttempt, NodeRequest
-from steps.contract import RUN_LABEL, WorkspaceRef
+from presets.node_request import NodeAttempt, NodeRequest
+from presets.provisioners import Cloud
+from steps.contract import MANAGED_BY, NAMESPACE_LABEL, RUN_LABEL, WORKSPACE_LABEL, WorkspaceRef
 from steps.node_refusals import Refusal, classify
 
 API_VERSION = "karpenter.sh/v1"
@@ -20,6 +21,8 @@ NODE_CLASSES: Mapping[Cloud, tuple[str, str]] = {
     "nap": ("karpenter.azure.com", "AKSNodeClass"),
     "aws": ("karpenter.k8s.aws", "EC2NodeClass"),
 }
+NODE_POOL = {"karpenter.sh/nodepool": "kaito"}
+TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}  # only pods that tolerate it come to a GPU node
 STAGES = ("Launched", "Registered", "Initialized", "Ready")
 GPU = "nvidia.com/gpu"
 WAITING = ("AwaitingReconciliation", "NodeNotFound", "NodeNotReady", "Unknown", "")
@@ -48,14 +51,19 @@ def name_prefix(run: str, workspace: WorkspaceRef) -> str:
     return f"kf{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def own_labels(run: str, workspace: WorkspaceRef) -> dict[str, str]:
+def workspace_labels(workspace: WorkspaceRef) -> dict[str, str]:
     """Return the labels that say whose a node is; what has none of them was given by others and is never touched."""
-    return {
-        "app.kubernetes.io/managed-by": "kaiflow",
-        "kaito.sh/workspace": workspace.name,
-        "kaito.sh/workspacenamespace": workspace.namespace,
-        RUN_LABEL: run,
-    }
+    return {**MANAGED_BY, WORKSPACE_LABEL: workspace.name, NAMESPACE_LABEL: workspace.namespace}
+
+
+def own_labels(run: str, workspace: WorkspaceRef) -> dict[str, str]:
+    """Return the labels that say of which run a node is."""
+    return {**workspace_labels(workspace), RUN_LABEL: run}
+
+
+def node_labels(request: NodeRequest, labels: Mapping[str, str]) -> dict[str, str]:
+    """Return all labels of a node that is made: KAITO's pool, the Workspace's own, and ``labels``."""
+    return {**NODE_POOL, **request.labels, **labels}
 
 
 def node_claim(request: NodeRequest, attempt: NodeAttempt, name: str, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -63,7 +71,7 @@ def node_claim(request: NodeRequest, attempt: NodeAttempt, name: str, labels: Ma
     cloud = request.placement.cloud
     group, kind = NODE_CLASSES[cloud]
     wanted = {
-        "karpenter.sh/nodepool": "kaito",
+        **NODE_POOL,
         "node.kubernetes.io/instance-type": attempt.instance_type,
         "kubernetes.io/os": "linux",
         "karpenter.sh/capacity-type": "spot" if attempt.spot else "on-demand",
@@ -78,13 +86,13 @@ def node_claim(request: NodeRequest, attempt: NodeAttempt, name: str, labels: Ma
         "kind": "NodeClaim",
         "metadata": {
             "name": name,
-            "labels": {"karpenter.sh/nodepool": "kaito", **request.labels, **labels},
+            "labels": node_labels(request, labels),
             "annotations": {"karpenter.sh/do-not-disrupt": "true", "kaito.sh/node-image-family": "ubuntu"},
         },
         "spec": {
             "nodeClassRef": {"group": group, "kind": kind, "name": "default"},
             "requirements": requirements,
-            "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
+            "taints": [dict(TAINT)],
             "resources": {"requests": {"storage": f"{request.disk_gib}Gi"}},
             "expireAfter": "Never",  # it is given back by the run
         },

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 
 from steps.cluster import Cluster
-from steps.contract import RUN_LABEL
-
-WORKSPACE_LABEL = "kaito.sh/workspace"
+from steps.contract import RUN_LABEL, WORKSPACE_LABEL
 
 
 def deployments_path(namespace: str) -> str:

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from steps.cluster import Cluster
-from steps.contract import RUN_LABEL
-from steps.node_keeping import WORKSPACE_LABEL, needed_by_deployment
+from steps.contract import MANAGED_BY, NAMESPACE_LABEL, RUN_LABEL, WORKSPACE_LABEL
+from steps.node_keeping import needed_by_deployment
 from steps.node_provisioner import OwnNode, Provisioner
 
-OURS = {"app.kubernetes.io/managed-by": "kaiflow"}
 OVER = ("Succeeded", "Failed", "Error")
 
 
@@ -29,11 +28,11 @@ class HeldNode:
 
 def held_nodes(maker: Provisioner, cluster: Cluster) -> list[HeldNode]:
     """Return all nodes that runs of kaiflow have made, with what needs each."""
-    return [_held(node, cluster) for node in sorted(maker.own(OURS), key=lambda node: node.name)]
+    return [_held(node, cluster) for node in sorted(maker.own(MANAGED_BY), key=lambda node: node.name)]
 
 
 def _held(node: OwnNode, cluster: Cluster) -> HeldNode:
-    namespace, run = node.labels.get("kaito.sh/workspacenamespace", "default"), node.labels.get(RUN_LABEL, "")
+    namespace, run = node.labels.get(NAMESPACE_LABEL, "default"), node.labels.get(RUN_LABEL, "")
     workflow = cluster.get(f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows/{run}") if run else None
     phase = _phase(workflow)
     if phase not in (*OVER, "Gone"):

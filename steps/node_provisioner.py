@@ -46,18 +46,17 @@ def waited(
     look: Callable[[], tuple[Standing, str]],
     name: str,
     seconds: int,
+    until: float,
     clock: Clock,
     tell: Tell,
     poll_seconds: float,
-    until: float | None = None,
 ) -> str:
     """Look again and again until a node is ready with its GPUs; return its name.
 
     Raises:
-        RefusedError: it will not come, or has not in time: ``seconds``, or by ``until`` where some are used up.
+        RefusedError: it will not come, or has not by ``until``, ``seconds`` after it was asked for.
     """
     last = ""
-    end = clock.now() + seconds if until is None else until
     while True:
         found, node_name = look()
         if found.refusal is not None:
@@ -67,7 +66,7 @@ def waited(
         if found.stage != last:
             tell(f"{name}: waits to be {found.stage}")
             last = found.stage
-        if clock.now() >= end:
+        if clock.now() >= until:
             raise RefusedError(too_late(found, name, seconds))
         clock.sleep(poll_seconds)
 

@@ -125,10 +125,8 @@ class LayoutStore:
             entries = self._entries()
             if manifest.digest in {d.digest for tag, d in entries.items() if tag != d.digest}:
                 return
-            about = {
-                m.digest for m in self.referrers(manifest.digest)
-            }  # what tells of it, and has no tag, goes with it
-            gone = {manifest.digest, *(digest for digest in about if digest in entries)}
+            about = (m.digest for m in self.referrers(manifest.digest))
+            gone = {manifest.digest, *(digest for digest in about if digest in entries)}  # what tells of it, untagged
             if gone & set(entries):
                 entries = {tag: d for tag, d in entries.items() if tag not in gone}
                 self._write_index(entries)

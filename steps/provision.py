@@ -12,9 +12,9 @@ from presets.errors import UnavailableError
 from presets.node_request import NodeAttempt, NodeRequest, require_attempts
 from steps import logs
 from steps.cluster import Cluster
-from steps.contract import Context, Request, Result
+from steps.contract import RUN_LABEL, Context, Request, Result
 from steps.machine import GIB, Machine, describe
-from steps.node_claims import name_prefix, node_name, own_labels
+from steps.node_claims import name_prefix, node_name, own_labels, workspace_labels
 from steps.node_keeping import needed_by_deployment
 from steps.node_provisioner import Clock, Provisioner, RefusedError, provisioner
 from steps.node_refusals import Refusal
@@ -76,14 +76,12 @@ def take_one(
 
 def give_back_of_earlier_runs(request: Request, maker: Provisioner, cluster: Cluster) -> None:
     """Give back nodes of other runs of this Workspace, unless they serve: two runs never hold two nodes."""
-    whose = own_labels("", request.workspace)
-    run_label = list(whose)[-1]
     prefix = name_prefix(request.inputs["run"], request.workspace)
-    for node in maker.own({key: value for key, value in whose.items() if key != run_label}):
+    for node in maker.own(workspace_labels(request.workspace)):
         if node.name.startswith(prefix) or node.leaving:
             continue
         if not needed_by_deployment(cluster, request.workspace.namespace, node.labels):
-            logs.event("released", node=node.name, of_run=node.labels.get(run_label))
+            logs.event("released", node=node.name, of_run=node.labels.get(RUN_LABEL))
             maker.give_back(node.name)
 
 

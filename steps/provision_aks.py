@@ -67,7 +67,7 @@ class Aks:
             node = next((n for n in nodes if str(n["metadata"]["name"]).startswith(f"aks-{name}-")), None)
             return node_standing(node, self._request.gpus), str(node["metadata"]["name"]) if node else ""
 
-        return waited(look, name, seconds, self._clock, tell, POLL_SECONDS, until)
+        return waited(look, name, seconds, until, self._clock, tell, POLL_SECONDS)
 
     def give_back(self, name: str) -> None:
         """Delete the pool and wait until it is gone."""

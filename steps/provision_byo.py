@@ -22,14 +22,9 @@ class GivenNodes:
 
     def take(self, attempt: NodeAttempt, name: str, labels: Mapping[str, str], tell: Tell) -> str:  # noqa: ARG002
         """Return the node that serves best: a preferred one, else the one with the most GPUs."""
-        wanted = attempt.instance_type
         nodes = self._cluster.list(NODES, self._request.labels)
-        refusal = refused(nodes, self._request, wanted)
-        if refusal is not None:
-            raise RefusedError(refusal)
-        fitting = [node for node in nodes if not list(_lacks(node, self._request, wanted))]
-        best = max(fitting, key=lambda n: (_name(n) in self._request.preferred_nodes, _gpus(n), _name(n)))
-        return _name(best)
+        serving = _serving(nodes, self._request, attempt.instance_type)
+        return _name(max(serving, key=lambda n: (_name(n) in self._request.preferred_nodes, _gpus(n), _name(n))))
 
     def give_back(self, name: str) -> None:
         """Nothing was taken."""
@@ -39,36 +34,36 @@ class GivenNodes:
         return []
 
 
-def refused(nodes: Iterable[Mapping[str, Any]], request: NodeRequest, instance_type: str) -> Refusal | None:
-    """Return why none of the nodes with the labels serves, which lacks what; None where one does."""
-    nodes = sorted(nodes, key=_name)
+def _serving(nodes: Iterable[Mapping[str, Any]], request: NodeRequest, instance_type: str) -> list[Mapping[str, Any]]:
+    """Return the nodes with the labels that serve, at least one, their GPUs of one kind.
+
+    Raises:
+        RefusedError: there is none, and which lacks what, or they are of several kinds.
+    """
     selector = ", ".join(f"{key}={value}" for key, value in sorted(request.labels.items())) or "any"
-    if not nodes:
-        return Refusal(
-            "NoNodeMatches",
-            f"No node has the labels {selector}.",
-            "Label a GPU node so, or change labelSelector.",
-            False,
+    lacking = [(node, list(_lacks(node, request, instance_type))) for node in sorted(nodes, key=_name)]
+    serving = [node for node, what in lacking if not what]
+    if not lacking:
+        raise _refused(
+            "NoNodeMatches", f"No node has the labels {selector}.", "Label a GPU node so, or change labelSelector."
         )
-    lacking = {_name(node): list(_lacks(node, request, instance_type)) for node in nodes}
-    serving = [node for node in nodes if not lacking[_name(node)]]
     if not serving:
-        each = "; ".join(f"{name}: {', '.join(what)}" for name, what in lacking.items())
-        return Refusal(
-            "NodesUnfit",
-            f"None of the nodes with {selector} serves: {each}.",
-            "Mend one of them, or name others.",
-            False,
+        each = "; ".join(f"{_name(node)}: {', '.join(what)}" for node, what in lacking)
+        raise _refused(
+            "NodesUnfit", f"None of the nodes with {selector} serves: {each}.", "Mend one of them, or name others."
         )
     kinds = {str((node["metadata"].get("labels") or {}).get(PRODUCT)) for node in serving}
     if len(kinds) > 1:
-        return Refusal(
+        raise _refused(
             "NodesDiffer",
             f"The nodes with {selector} have GPUs of several kinds: {', '.join(sorted(kinds))}.",
             "Name one kind in labelSelector, such as nvidia.com/gpu.product.",
-            False,
         )
-    return None
+    return serving
+
+
+def _refused(reason: str, message: str, fix: str) -> RefusedError:
+    return RefusedError(Refusal(reason, message, fix, elsewhere=False))
 
 
 def _lacks(node: Mapping[str, Any], request: NodeRequest, instance_type: str) -> Iterator[str]:

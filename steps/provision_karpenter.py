@@ -35,7 +35,7 @@ class Karpenter:
             node = self._cluster.get(f"/api/v1/nodes/{node_name}") if node_name else None
             return standing(claim, node, self._request.gpus), node_name
 
-        return waited(look, name, seconds, self._clock, tell, POLL_SECONDS)
+        return waited(look, name, seconds, self._clock.now() + seconds, self._clock, tell, POLL_SECONDS)
 
     def give_back(self, name: str) -> None:
         """Delete the NodeClaim; its finalizer drains the node and ends the machine."""

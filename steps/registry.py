@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from presets.errors import DataError, TryAgainError
+from steps.backoff import ATTEMPTS, pause
 from steps.docker_config import DockerConfig
-from steps.registry_client import ATTEMPTS, FAULTS, Repository, pause, received
+from steps.registry_client import FAULTS, Repository, received
 from steps.store import DIGEST
 
 INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
@@ -78,22 +79,19 @@ def blob_to(at: Repository, digest: str, size_bytes: int | None, path: Path) -> 
         TryAgainError: the registry does not send them, or ever more slowly.
     """
     part = path.with_name(f".{path.name}.{digest[7:19]}.part")
-    for left in (part.exists(), False):
-        if not left:
-            part.unlink(missing_ok=True)
+    resumed = part.exists()
+    found = _fetched(at, digest, size_bytes, part)
+    if found != digest and resumed:  # what was there before may be what is wrong
+        part.unlink()
         found = _fetched(at, digest, size_bytes, part)
-        if found == digest:
-            part.replace(path)
-            return
-        if not left:  # else what was there before may be what is wrong
-            break
-    part.unlink()
-    raise _corrupt(at.shown, digest)
+    if found != digest:
+        part.unlink()
+        raise _corrupt(at.shown, digest)
+    part.replace(path)
 
 
 def _fetched(at: Repository, digest: str, size_bytes: int | None, part: Path) -> str:
     """Append to ``part`` what is missing of the blob; return the digest of the whole."""
-    whole = False
     with part.open("a+b") as writer:
         writer.seek(0)
         hasher = hashlib.file_digest(writer, "sha256")

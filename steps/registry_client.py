@@ -5,7 +5,6 @@ repeated and checked is ours: it sends the first token for every later request, 
 does not ask again when it should (docs/upstream/oras-py.md).
 """
 
-import random
 import re
 import socket
 import ssl
@@ -20,18 +19,15 @@ import urllib3
 
 from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.names import ImageReference, parse_image
+from steps.backoff import ATTEMPTS, PASSING, pause
 from steps.docker_config import DOCKER_HUB, DockerConfig
 from steps.registry_auth import RegistryAuth
 
-ATTEMPTS = 5
-BACKOFF_SECONDS = 0.5
-LONGEST_WAIT_SECONDS = 60.0
 TIMEOUT_SECONDS = (10, 120)
 MANIFEST_BYTES = 4 << 20
 CHUNK_BYTES = 1 << 20
 SLOW_SECONDS, SLOW_BYTES = 30.0, 30 << 10  # less than so much in so long is no download
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-PASSING = (408, 429, 500, 502, 503, 504)
 FAULTS = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
@@ -251,9 +247,3 @@ def _some(answer: requests.Response) -> bytes:
         raise requests.Timeout(str(error)) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise requests.ConnectionError(str(error)) from error
-
-
-def pause(attempt: int, retry_after: str = "") -> None:
-    """Wait before the next try: as long as the registry says, or ever longer; never more than a minute."""
-    wait = float(retry_after) if retry_after.isdecimal() else BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
-    time.sleep(min(LONGEST_WAIT_SECONDS, wait))

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from presets.errors import ConfigError, DataError
 from steps.pruning import DAY_SECONDS, Pruned, is_cache, needed
-from steps.registry_referrers import fallback_tag
+from steps.registry_referrers import fallback_tag, is_fallback_tag
 from steps.registry_store import RegistryStore
 from steps.store import Manifest, publish
 
@@ -36,7 +36,7 @@ def prune_registry(store: RegistryStore, now: float, older_than_days: float, *, 
         ConfigError: the registry does not let manifests be deleted.
     """
     tags = store.tags()
-    users = {tag for tag in tags if not is_cache(tag) and not tag.startswith("sha256-")}
+    users = {tag for tag in tags if not is_cache(tag) and not is_fallback_tag(tag)}
     kept = needed(store, users) | {tags[tag] for tag in users}
     unneeded = {tag: d for tag, d in tags.items() if is_cache(tag) and tag != MARKS_TAG and d not in kept}
     before = _marks(store)

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import requests
 
 from presets.errors import DataError, TryAgainError
-from steps.registry_client import ATTEMPTS, FAULTS, PASSING, Repository, pause
+from steps.backoff import ATTEMPTS, PASSING, pause
+from steps.registry_client import FAULTS, Repository
 
 READ_BYTES = 1 << 20
 PIECES_BYTES = (64 << 20, 16 << 20, 4 << 20, 1 << 20)  # what is tried where a body is too large

@@ -6,6 +6,8 @@ pickled weights, no code.
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -77,7 +79,7 @@ def _hub_commit(model: ModelRecipe) -> str:
     """Return the commit that the model's revision stands for now."""
     from huggingface_hub import HfApi
 
-    with _HubErrors(model.hugging_face_id, model.revision):
+    with _hub_errors(model.hugging_face_id, model.revision):
         api = HfApi(token=os.environ.get("HF_TOKEN") or None)
         return str(api.model_info(model.hugging_face_id, revision=model.revision, timeout=30).sha)
 
@@ -86,7 +88,7 @@ def _from_hub(origin: Origin, folder: Path) -> None:
     """Download the snapshot of the commit."""
     from huggingface_hub import snapshot_download
 
-    with _HubErrors(origin.name, origin.revision):
+    with _hub_errors(origin.name, origin.revision):
         snapshot_download(
             origin.name, revision=origin.revision, allow_patterns=list(WANTED_FILES), local_dir=folder,
             token=os.environ.get("HF_TOKEN") or None,
@@ -97,41 +99,31 @@ def _from_hub(origin: Origin, folder: Path) -> None:
         )
 
 
-class _HubErrors:
-    """What goes wrong with the hub, as errors that say what to do."""
+@contextmanager
+def _hub_errors(model: str, revision: str) -> Iterator[None]:
+    """Turn what goes wrong with the hub into errors that say what to do."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    def __init__(self, model: str, revision: str) -> None:
-        self._model, self._revision = model, revision
+    try:
+        yield
+    except HfHubHTTPError as error:
+        raise _refused(model, revision, error.response.status_code) from error
+    except (httpx.HTTPError, OSError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise TryAgainError(
+            "HubUnreachable",
+            f"The model hub does not answer ({type(error).__name__}).",
+            fix="Check the network and HF_ENDPOINT, or choose a preset whose weights come from a package.",
+        ) from error
 
-    def __enter__(self) -> None:
-        """Nothing to set up."""
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        import httpx
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-        if isinstance(error, HfHubHTTPError):
-            raise self._refused(error.response.status_code) from error
-        if isinstance(error, (httpx.HTTPError, OSError, LocalEntryNotFoundError, OfflineModeIsEnabled)):
-            raise TryAgainError(
-                "HubUnreachable",
-                f"The model hub does not answer ({type(error).__name__}).",
-                fix="Check the network and HF_ENDPOINT, or choose a preset whose weights come from a package.",
-            ) from error
-
-    def _refused(self, status: int) -> KaiflowError:
-        if status in (401, 403):
-            return NotPermittedError(
-                "ModelForbidden",
-                f"The hub refuses {self._model} ({status}).",
-                fix="Accept the licence on the model's page and set HF_TOKEN to a token that may read it.",
-            )
-        if status == 404:
-            return DataError(
-                "ModelNotFound",
-                f"The hub has no {self._model} at {self._revision}.",
-                fix="Check id and revision.",
-            )
-        return TryAgainError(
-            "HubUnreachable", f"The model hub answered {status}.", fix="The step tries again by itself."
+def _refused(model: str, revision: str, status: int) -> KaiflowError:
+    if status in (401, 403):
+        return NotPermittedError(
+            "ModelForbidden",
+            f"The hub refuses {model} ({status}).",
+            fix="Accept the licence on the model's page and set HF_TOKEN to a token that may read it.",
         )
+    if status == 404:
+        return DataError("ModelNotFound", f"The hub has no {model} at {revision}.", fix="Check id and revision.")
+    return TryAgainError("HubUnreachable", f"The model hub answered {status}.", fix="The step tries again by itself.")

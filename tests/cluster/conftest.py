@@ -1,7 +1,6 @@
 """A real API server, named by KUBECONFIG; NodeClaims on it, and what moves them where no Karpenter is."""
 
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -173,8 +172,3 @@ def left_behind(cluster: Cluster) -> list[str]:
     claims = [c["metadata"]["name"] for c in cluster.list(provision_karpenter.CLAIMS)]
     nodes = [n["metadata"]["name"] for n in cluster.list("/api/v1/nodes", {"app.kubernetes.io/managed-by": "kaiflow"})]
     return claims + nodes
-
-
-def kubectl(*arguments: str) -> str:
-    """Run kubectl."""
-    return subprocess.run(["kubectl", *arguments], check=True, capture_output=True, text=True).stdout

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
-from steps import registry_client
+from steps import backoff, registry_client
 from steps.docker_config import DockerConfig
 from steps.oci_layout import LayoutStore
 from steps.registry import blob_to
@@ -34,7 +34,7 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(registry_client, "BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(backoff, "BACKOFF_SECONDS", 0.001)
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from oras.client import OrasClient
 
 from presets.errors import ConfigError, DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.recipe import AuditRecipe, DataRecipe
-from steps import registry_client as registry_module
-from steps import sources
+from steps import backoff, sources
 from steps.contract import Target
 from steps.docker_config import DockerConfig
 from steps.hub_files import HubFile, hub_file
@@ -165,7 +164,7 @@ def test_an_image_that_is_not_there_is_told(open_registry, tmp_path, image, erro
 
 
 def test_a_registry_that_does_not_answer_is_asked_again_and_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry_module, "BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(backoff, "BACKOFF_SECONDS", 0.001)
     with pytest.raises(TryAgainError):
         pull(f"127.0.0.1:{free_port()}/a/b:1", NOBODY, tmp_path, 1 << 30)
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presets.node_request import Cloud, NodeAttempt, NodePlacement, NodeRequest
+from presets.node_request import NodeAttempt, NodePlacement, NodeRequest
+from presets.provisioners import Cloud
 from steps.contract import WorkspaceRef
 from steps.node_claims import node_claim, node_name, node_standing, own_labels, standing, too_late
 

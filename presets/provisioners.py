@@ -1,0 +1,8 @@
+"""Who makes nodes, by name.  Read at every start: nothing heavy."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+Provisioner = Literal["karpenter", "aks", "byo"]
+Cloud = Literal["azure", "aws", "nap"]  # nap: AKS node auto-provisioning
+PROVIDERS: Mapping[Cloud, str] = {"azure": "azure", "nap": "azure", "aws": "aws"}  # as the table of machines has them
