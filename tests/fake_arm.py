@@ -10,15 +10,16 @@ capture was at hand (AuthorizationFailed, OperationNotAllowed, SkuNotAvailable) 
 import itertools
 import json
 import re
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.servers import serving
 
 Body = dict[str, Any]
 POLLS_TO_END = 2  # an operation is over when it has been looked at so often
@@ -215,15 +216,6 @@ class FakeArm:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Say nothing."""
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        self.url = f"https://localhost:{server.server_port}"
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
+        with serving(Handler, certificate=certificate, key=key) as port:
+            self.url = f"https://localhost:{port}"
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()

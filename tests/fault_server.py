@@ -1,13 +1,14 @@
 """A web server on loopback that has one file and goes wrong in the way that a test names."""
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests import servers
 
 
 @dataclass
@@ -97,22 +98,10 @@ def healthy(_: Answering, __: Served) -> bool:
     return False
 
 
-class _Quiet(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the tests."""
-
-
 @contextmanager
 def serving(served: Served, fault: Fault = healthy) -> Iterator[Served]:
     """Serve on a free port of loopback; ``served.url`` is the file's address."""
     handler = type("Handler", (Answering,), {"served": served, "fault": staticmethod(fault)})
-    server = _Quiet(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.02}).start()
-    served.url = f"http://127.0.0.1:{server.server_address[1]}/train.parquet"
-    try:
+    with servers.serving(handler) as port:
+        served.url = f"http://127.0.0.1:{port}/train.parquet"
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -6,20 +6,20 @@ import io
 import json
 import shutil
 import socket
-import ssl
 import subprocess
 import tarfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+
+from tests.servers import serving
 
 USER, PASSWORD = "tester", "s3cret-pass"
 # htpasswd -nbBC 5 tester s3cret-pass
@@ -216,16 +216,8 @@ class TokenService:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Say nothing."""
 
-        server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.folder / "cert.pem", self.folder / "key.pem")
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
+        with serving(Handler, self.port, self.folder / "cert.pem", self.folder / "key.pem"):
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
 
 
 def base64_of(text: str) -> str:

