@@ -83,7 +83,11 @@ class Provisioner(Protocol):
         ...
 
     def give_back(self, name: str) -> None:
-        """Remove what ``name`` stands for, node and all; one that is gone is no error."""
+        """Remove what ``name`` stands for, node and all; one that is gone is no error.
+
+        Raises:
+            KaiflowError: it cannot be removed.
+        """
         ...
 
     def own(self, labels: Mapping[str, str]) -> list[OwnNode]:

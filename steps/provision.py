@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from presets.errors import UnavailableError
+from presets.errors import KaiflowError, UnavailableError
 from presets.node_request import NodeAttempt, NodeRequest, require_attempts
 from steps import logs
 from steps.cluster import Cluster
@@ -62,16 +62,26 @@ def take_one(
             return maker.take(attempt, name, labels, lambda said: logs.event("waiting", on=said)), attempt, refusals
         except RefusedError as refused:
             logs.event("refused", attempt=str(attempt), reason=refused.refusal.reason, message=refused.refusal.message)
-            maker.give_back(name)
+            gone = _gone(maker, name)
             refusals.append((attempt, refused.refusal))
             _remember(work, refusals)
-            if not refused.refusal.elsewhere:
+            if not gone or not refused.refusal.elsewhere:
                 break
     last = refusals[-1][1]
     if len(refusals) == 1:
         raise UnavailableError(last.reason, last.message, fix=last.fix)
     tried = "; ".join(f"{attempt}: {refusal}" for attempt, refusal in refusals)
     raise UnavailableError(last.reason, f"{len(refusals)} attempts gave no node. {tried}", fix=last.fix)
+
+
+def _gone(maker: Provisioner, name: str) -> bool:
+    """Give back what an attempt has left; where that fails no other is made, and release tries again."""
+    try:
+        maker.give_back(name)
+    except KaiflowError as error:
+        logs.event("kept", node=name, reason=error.reason, message=error.message)
+        return False
+    return True
 
 
 def give_back_of_earlier_runs(request: Request, maker: Provisioner, cluster: Cluster) -> None:

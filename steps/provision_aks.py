@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from presets.errors import ConfigError
+from presets.errors import ConfigError, UnavailableError
 from presets.node_request import AksCluster, NodeAttempt, NodeRequest
 from steps import logs
 from steps.agent_pools import agent_pool, pool_refusal, refusal_of
@@ -70,18 +70,27 @@ class Aks:
         return waited(look, name, seconds, until, self._clock, tell, POLL_SECONDS)
 
     def give_back(self, name: str) -> None:
-        """Delete the pool and wait until it is gone."""
-        from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+        """Delete the pool and wait until it is gone.
+
+        Raises:
+            UnavailableError: Azure does not delete it.
+        """
+        from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 
         try:
-            self._pools.begin_delete(*self._at, name, ignore_pod_disruption_budget=True, **self._polling).wait()
+            try:
+                self._delete(name)
+            except ResourceExistsError:  # another operation is still at it
+                self._wait_while_busy(name)
+                self._delete(name)
         except ResourceNotFoundError:
             return
         except HttpResponseError as error:
-            if error.status_code != 409:
-                raise RefusedError(refusal_of(error)) from error
-            self._wait_while_busy(name)
-            self._pools.begin_delete(*self._at, name, ignore_pod_disruption_budget=True, **self._polling).wait()
+            why = refusal_of(error)
+            raise UnavailableError(why.reason, f"{name} is not given back: {why.message}", fix=why.fix) from error
+
+    def _delete(self, name: str) -> None:
+        self._pools.begin_delete(*self._at, name, ignore_pod_disruption_budget=True, **self._polling).result()
 
     def own(self, labels: Mapping[str, str]) -> list[OwnNode]:
         """Return the pools with these labels."""

@@ -385,5 +385,34 @@ def test_pools_come_in_pages(arm, maker):
     assert [node.name for node in maker().own(LABELS)] == [f"kf{n}" for n in range(5)]
 
 
-def test_a_pool_that_is_gone_is_no_error(maker):
+def test_a_pool_that_is_gone_is_no_error(arm, maker):
     maker().give_back("kfnothing000")
+    assert arm.asked == [("DELETE", "kfnothing000")]
+
+
+def forbidden(asked):
+    """Refuse to make pools and to remove them, as an identity without its role is refused."""
+    return ANSWERS["not authorised"][0] if asked.method in ("PUT", "DELETE") else None
+
+
+def test_what_cannot_be_removed_either_does_not_hide_why_there_is_no_node(arm, maker, tmp_path):
+    arm.fault = forbidden
+    with pytest.raises(UnavailableError) as failed:
+        take_one(request(), WANTED, maker(), tmp_path)
+    assert failed.value.reason == "NotAuthorized"
+
+
+def test_release_says_why_it_cannot_give_back(arm, maker, nodes):
+    taken(maker())
+    arm.fault = forbidden
+    with pytest.raises(UnavailableError) as failed:
+        release(request(), maker(), nodes, Clock(sleep=lambda _: None))
+    assert failed.value.reason == "NotAuthorized"
+    assert list(arm.pools) == [NAME]
+
+
+def test_a_deletion_that_fails_is_said(arm, maker):
+    taken(maker())
+    arm.operation_fault = lambda verb, _: {"code": "AllocationFailed", "message": "x"} if verb == "Delete" else None
+    with pytest.raises(UnavailableError):
+        maker().give_back(NAME)
