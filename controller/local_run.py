@@ -77,10 +77,9 @@ def run(loaded: Loaded, folder: StateFolder, options: RunOptions, watcher: Watch
 
 def _workflow(planned: Plan, folder: StateFolder, options: RunOptions) -> dict[str, Any]:
     """Return the very Workflow that a cluster would get, with this machine's arguments."""
-    from pipelines.templates import Images
     from pipelines.workflow import compile_workflow
 
-    workflow = compile_workflow(planned, Images())
+    workflow = compile_workflow(planned)
     here = {
         "workdir": str(folder.work),
         "store": f"{LAYOUT_PREFIX}{folder.store}",
@@ -88,6 +87,7 @@ def _workflow(planned: Plan, folder: StateFolder, options: RunOptions) -> dict[s
         "port": str(options.port),
         "stage": "true",
         "publish": str(options.push).lower(),
+        "scheduled": "false",
     }
     for parameter in workflow["spec"]["arguments"]["parameters"]:
         parameter["value"] = here[parameter["name"]]

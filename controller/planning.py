@@ -81,14 +81,13 @@ def plan_json(plan: Plan, dataset_tokens: int | None = None) -> dict[str, Any]:
 
 def rendered(recipe: Recipe, form: Format, placement: Placement) -> str:
     """Return the Workflow, and the CronWorkflow where there is a schedule, as YAML documents or a JSON List."""
-    from pipelines.templates import Images
     from pipelines.workflow import compile_cron, compile_workflow
 
     plan = make_plan(recipe, placement)
     require_attempts(plan.node)
     machine(recipe, _machines(plan))  # refuses what does not fit
-    cron = compile_cron(plan, Images())
-    objects = [compile_workflow(plan, Images())] + ([cron] if cron else [])
+    cron = compile_cron(plan)
+    objects = [compile_workflow(plan)] + ([cron] if cron else [])
     if form is Format.JSON:
         body: Mapping[str, Any] = (
             objects[0] if len(objects) == 1 else {"apiVersion": "v1", "kind": "List", "items": objects}

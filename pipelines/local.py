@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.expressions import ExpressionError, depends_met, evaluate, tasks_in, when_holds
-from pipelines.nodes import Node, StatusBook, node_id
+from pipelines.nodes import Node, StatusBook, node_id, timestamp
 from pipelines.process import Outcome, read_outputs, run_container
 from pipelines.substitution import UnresolvedError, fill, parameters, seconds
 from pipelines.support import check_supported, depends_of, find_template, grace_seconds
@@ -50,6 +50,7 @@ class LocalEngine:
         self._globals = {f"workflow.parameters.{name}": value for name, value in arguments.items()} | {
             "workflow.name": self._name,
             "workflow.namespace": workflow["metadata"].get("namespace", "default"),
+            "workflow.creationTimestamp": workflow["metadata"].get("creationTimestamp") or timestamp(),
             "workflow.status": "Running",
             "workflow.failures": "[]",
         }

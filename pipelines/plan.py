@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.volumes import INPUT_VOLUME, MOUNTS, OUTPUT_VOLUME, WEIGHTS_VOLUME
 from presets.catalogue import find_model
 from presets.gpus import skus
 from presets.names import parse_image
 from presets.node_request import NodePlacement, NodeRequest, node_request
 from presets.recipe import Recipe
+from presets.serving_place import Mount, ServingPlace
 from steps.contract import OUTPUT_FOLDER, Verb
 from steps.store import LAYOUT_PREFIX, REGISTRY_PREFIX
 
@@ -51,6 +53,16 @@ class PlannedStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Images:
+    """Container images of the steps and of the server."""
+
+    step: str = "ghcr.io/kaiflow/step:0.1.0"
+    tune: str = "ghcr.io/kaiflow/tune:0.1.0"
+    serve: str = "ghcr.io/kaiflow/serve:0.1.0"
+    pull_secrets: tuple[str, ...] = ()  # where they are not public
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """What the cluster offers, whoever's Workspace it is."""
 
@@ -58,6 +70,7 @@ class Placement:
     image_volumes: bool = False  # pods may mount images
     machines: Path | None = None  # a file of GPU machines, on top of the table
     nodes: NodePlacement = field(default_factory=NodePlacement)  # who makes nodes
+    images: Images = Images()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,7 @@ class Plan:
 
 NODE_STEPS: tuple[Verb, ...] = ("provision", "release")
 DATASET = Input("dataset", "fetch", "dataset")
+PUBLISHED = Input("published", "fetch", "published")
 WEIGHTS = Input("weights", "weights", "weights")
 RUN = Input("run", "tune", "run")
 
@@ -98,13 +112,14 @@ def plan(recipe: Recipe, placement: Placement = Placement()) -> Plan:
     """Return the steps of ``recipe``: fetch, then provision beside weights, tune, push, deploy; release last.
 
     No node is asked for before the data has passed its audit. Where nothing will be served, the node is
-    given back right after the training, not only at the end.
+    given back right after the training, not only at the end. A run of the schedule goes on after fetch only where the
+    data has changed, and its training is told what is published, to be compared with it.
     """
     steps = [
         PlannedStep("fetch", (), (), on_gpu=False),
         PlannedStep("provision", ("fetch",), (), on_gpu=False),
         PlannedStep("weights", ("fetch",), (), on_gpu=False),
-        PlannedStep("tune", ("provision", "weights"), (DATASET, WEIGHTS), on_gpu=True),
+        PlannedStep("tune", ("provision", "weights"), (DATASET, WEIGHTS, PUBLISHED), on_gpu=True),
         PlannedStep("push", ("tune",), (RUN,), on_gpu=False),
     ]
     if recipe.deploy.enabled:
@@ -112,7 +127,8 @@ def plan(recipe: Recipe, placement: Placement = Placement()) -> Plan:
     if not serves_on_node(recipe):
         steps.append(PlannedStep("release", ("tune",), (), on_gpu=False))
     node = node_request(recipe, find_model(recipe.model.preset), placement.nodes, skus(placement.machines))
-    return Plan(recipe, run_name(recipe), tuple(steps), PlannedStep("release", (), (), on_gpu=False), placement, node)
+    last = PlannedStep("release", (), (), on_gpu=False)
+    return Plan(recipe, run_name(recipe), tuple(steps), last, placement, node)
 
 
 def serves_on_node(recipe: Recipe) -> bool:
@@ -131,9 +147,44 @@ def told(plan: Plan, verb: Verb) -> dict[str, Any]:
     if verb in NODE_STEPS:
         return {"node": asdict(plan.node)}
     parts = {name: asdict(getattr(recipe, name)) for name in PARTS[verb]}
+    if verb == "deploy":
+        parts["place"] = asdict(serving_place(plan))
     if verb == "tune":
         parts["origins"] = {path: origin for path, origin in recipe.origins.items() if path.partition(".")[0] in parts}
     return parts
+
+
+def user_volumes(plan: Plan) -> dict[str, Mapping[str, Any]]:
+    """Return name -> volume source of the volumes that the Workspace reads from and writes to."""
+    image = plan.mounted_weights
+    named = {
+        INPUT_VOLUME: plan.recipe.data.volume_source,
+        OUTPUT_VOLUME: plan.recipe.output.volume_source,
+        WEIGHTS_VOLUME: {"image": {"reference": image, "pullPolicy": "IfNotPresent"}} if image else None,
+    }
+    return {name: source for name, source in named.items() if source is not None}
+
+
+def node_labels(node: NodeRequest) -> dict[str, str]:
+    """Return the labels that a GPU node must carry, beside that of its run; of a given one its machine's too."""
+    named = node.attempts[0].instance_type if node.attempts and node.placement.provisioner == "byo" else ""
+    return {**node.labels, **({"node.kubernetes.io/instance-type": named} if named else {})}
+
+
+def serving_place(plan: Plan) -> ServingPlace:
+    """Return how the server is placed: on a CPU, or on the GPU node that has trained."""
+    recipe, images = plan.recipe, plan.placement.images
+    on_gpu = serves_on_node(recipe)
+    mounts = [Mount(n, s, str(MOUNTS[n])) for n, s in user_volumes(plan).items() if n != INPUT_VOLUME]
+    return ServingPlace(
+        image=images.serve,
+        gpus=1 if on_gpu else 0,
+        node_labels=node_labels(plan.node) if on_gpu else {},
+        on_own_node=on_gpu and plan.node.placement.provisioner != "byo",
+        registry_secret=recipe.output.push_secret if recipe.output.image else None,
+        pull_secrets=images.pull_secrets,
+        mounts=tuple(mounts),
+    )
 
 
 def _beside_output(recipe: Recipe) -> str:
@@ -149,15 +200,19 @@ def request_json(plan: Plan, step: PlannedStep) -> str:
     as the JSON escape of the same character.
     """
     recipe = plan.recipe
-    inputs = {i.name: _Tag(f"inputs.parameters.{i.name}") for i in step.inputs}
+    inputs: dict[str, _Tag | str] = {i.name: _Tag(f"inputs.parameters.{i.name}") for i in step.inputs}
     if step.verb == "deploy":
         inputs["port"] = _Tag("workflow.parameters.port")
+        inputs["workflow"] = _Tag("workflow.name")  # whose node it goes on
     if step.verb == "weights":
         inputs["stage"] = _Tag("workflow.parameters.stage")
     if step.verb in NODE_STEPS:
         inputs["run"] = _Tag("workflow.name")  # what the run's nodes are known by
     if step.verb == "push":
         inputs["publish"] = _Tag("workflow.parameters.publish")
+        inputs |= {"scheduled": _SCHEDULED, "created": _Tag("workflow.creationTimestamp")}  # the run's own tag
+    if step.verb == "fetch":
+        inputs |= {"scheduled": _SCHEDULED, **_published_place(plan)}
     body = {
         "verb": step.verb,
         "workspace": {
@@ -176,6 +231,17 @@ def request_json(plan: Plan, step: PlannedStep) -> str:
     return escaped.replace(_Tag.OPEN, "{{").replace(_Tag.CLOSE, "}}")
 
 
+def _published_place(plan: Plan) -> dict[str, str]:
+    """Return where the image of the last good run is, which a run of the schedule is compared with."""
+    reference = parse_image(plan.recipe.output.image) if plan.recipe.output.image else None
+    schedule = plan.recipe.schedule
+    return {
+        "published-store": _beside_output(plan.recipe),
+        "published-tag": (reference.tag if reference else "") or "latest",
+        "only-if-changed": str(schedule is not None and schedule.only_if_changed).lower(),
+    }
+
+
 class _Tag:
     """A value that Argo fills in."""
 
@@ -191,3 +257,6 @@ class _Tag:
         if not isinstance(tag, _Tag):
             raise TypeError(f"{tag!r} cannot be written as JSON")
         return f"\x01tag:{tag.name}:tag\x01"
+
+
+_SCHEDULED = _Tag("workflow.parameters.scheduled")

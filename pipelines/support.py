@@ -12,7 +12,7 @@ from pipelines.expressions import tasks_in
 from pipelines.volumes import INPUT_VOLUME
 from presets.errors import ConfigError, FieldError, InvalidInput
 
-_SPEC = {"entrypoint", "onExit", "arguments", "templates", "parallelism", "volumes"}
+_SPEC = {"entrypoint", "onExit", "arguments", "templates", "parallelism", "volumes", "synchronization"}
 _SPEC_PLACEMENT = {
     "serviceAccountName", "securityContext", "podGC", "ttlStrategy", "nodeSelector", "tolerations", "affinity",
     "imagePullSecrets", "podMetadata", "workflowMetadata", "priority", "podPriorityClassName", "archiveLogs",
@@ -48,6 +48,8 @@ def check_supported(workflow: Mapping[str, Any]) -> None:
 def _problems(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     cluster = "Submit the Workflow to a cluster."
     yield from ((f"spec.{key}", cluster) for key in _unknown(spec, _SPEC | _SPEC_PLACEMENT))
+    # A mutex keeps runs apart; here the lock on the Workspace's folder does. A semaphore counts what others hold too.
+    yield from ((f"spec.synchronization.{k}", cluster) for k in _unknown(spec.get("synchronization", {}), {"mutexes"}))
     yield from _volumes(spec.get("volumes", ()), "spec.volumes")
     for template in spec["templates"]:
         path = f"spec.templates[{template['name']}]"

@@ -5,9 +5,6 @@ The work directory is a parameter, so that the very same template runs where not
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from hera.workflows import (
     Container,
@@ -21,10 +18,11 @@ from hera.workflows import (
 )
 from hera.workflows import models as m
 
-from pipelines.plan import Plan, PlannedStep, request_json
+from pipelines.plan import Plan, PlannedStep, node_labels, request_json, user_volumes
 from pipelines.volumes import INPUT_VOLUME, MOUNTS, OUTPUT_VOLUME, WEIGHTS_VOLUME
 from presets.node_request import NodeRequest
 from presets.recipe import Recipe
+from presets.serving_place import GPU_TOLERATIONS
 from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, RUN_LABEL, WORKSPACE_LABEL, Verb
 
 WORKDIR = "{{workflow.parameters.workdir}}"
@@ -41,17 +39,14 @@ STORE_STEPS: tuple[Verb, ...] = ("fetch", "weights", "tune", "push", "deploy")  
 READERS: dict[str, tuple[Verb, ...]] = {INPUT_VOLUME: ("fetch",), WEIGHTS_VOLUME: ("tune", "deploy")}
 
 
-@dataclass(frozen=True, slots=True)
-class Images:
-    """Container images of the steps."""
-
-    step: str = "ghcr.io/kaiflow/step:0.1.0"
-    tune: str = "ghcr.io/kaiflow/tune:0.1.0"
+STEP_ACCOUNT = "kaiflow-step"  # may report its results to Argo, and nothing else
+INFRASTRUCTURE_ACCOUNT = "kaiflow-infrastructure"  # makes and removes nodes, Deployments, Services
+INFRASTRUCTURE: tuple[Verb, ...] = ("provision", "deploy", "release")
 
 
-def template(plan: Plan, step: PlannedStep, images: Images) -> Container:
+def template(plan: Plan, step: PlannedStep) -> Container:
     """Return the Hera container template of one step."""
-    recipe = plan.recipe
+    recipe, images = plan.recipe, plan.placement.images
     folder = f"{WORKDIR}/{step.verb}"
     grace = GRACE_SECONDS.get(step.verb, DEFAULT_GRACE_SECONDS)
     return Container(
@@ -64,7 +59,9 @@ def template(plan: Plan, step: PlannedStep, images: Images) -> Container:
             Parameter(name=name, value_from=m.ValueFrom(path=f"{folder}/{OUTPUTS_FOLDER}/{name}"))
             for name in OUTPUTS[step.verb]
         ],
-        image=images.tune if step.verb in ("tune", "deploy") else images.step,
+        image=images.tune if step.on_gpu else images.step,
+        service_account_name=INFRASTRUCTURE_ACCOUNT if step.verb in INFRASTRUCTURE else None,
+        automount_service_account_token=step.verb in INFRASTRUCTURE,
         command=["python", "-m", "steps.main"],
         args=[step.verb, "--request", f"{folder}/{REQUEST_FILE}", "--work", folder],
         env=_environment(recipe, step),
@@ -77,7 +74,7 @@ def template(plan: Plan, step: PlannedStep, images: Images) -> Container:
         ),
         resources=_resources(plan, step),
         node_selector=_node_selector(plan.node) if step.on_gpu else None,
-        tolerations=_TOLERATIONS if step.on_gpu else None,
+        tolerations=[m.Toleration.model_validate(t) for t in GPU_TOLERATIONS] if step.on_gpu else None,
         volumes=_volumes(plan, step),
         volume_mounts=[
             m.VolumeMount(name=name, mount_path=str(MOUNTS[name]), read_only=name != OUTPUT_VOLUME or None)
@@ -114,19 +111,10 @@ def _resources(plan: Plan, step: PlannedStep) -> Resources:
     return Resources(cpu_request="500m", memory_request="1Gi")
 
 
-_TOLERATIONS = [
-    m.Toleration(key="sku", operator="Equal", value="gpu", effect="NoSchedule"),
-    m.Toleration(key="kubernetes.azure.com/scalesetpriority", operator="Equal", value="spot", effect="NoSchedule"),
-    m.Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),
-]
-
-
 def _node_selector(node: NodeRequest) -> dict[str, str]:
     """Return the labels of the run's own node; of a given one, those that the Workspace names."""
-    if node.placement.provisioner != "byo":
-        return {**node.labels, RUN_LABEL: "{{workflow.name}}"}
-    named = node.attempts[0].instance_type
-    return {**node.labels, **({"node.kubernetes.io/instance-type": named} if named else {})}
+    own = {} if node.placement.provisioner == "byo" else {RUN_LABEL: "{{workflow.name}}"}
+    return {**node_labels(node), **own}
 
 
 def _volumes(plan: Plan, step: PlannedStep) -> list[EmptyDirVolume | SecretVolume]:
@@ -150,14 +138,3 @@ def _docker_config(name: str, secret: str, path: str) -> SecretVolume:
     """Return a Secret's docker config as a file; optional, so that the step itself can say that it is missing."""
     item = m.KeyToPath(key=".dockerconfigjson", path="config.json")
     return SecretVolume(name=name, secret_name=secret, mount_path=path, items=[item], optional=True, read_only=True)
-
-
-def user_volumes(plan: Plan) -> dict[str, Mapping[str, Any]]:
-    """Return name -> volume source of the volumes that the Workspace reads from and writes to."""
-    image = plan.mounted_weights
-    named = {
-        INPUT_VOLUME: plan.recipe.data.volume_source,
-        OUTPUT_VOLUME: plan.recipe.output.volume_source,
-        WEIGHTS_VOLUME: {"image": {"reference": image, "pullPolicy": "IfNotPresent"}} if image else None,
-    }
-    return {name: source for name, source in named.items() if source is not None}

@@ -11,8 +11,8 @@ from hera.workflows import DAG, CronWorkflow, Parameter, Task, Workflow
 from hera.workflows import models as m
 from pydantic import ValidationError
 
-from pipelines.plan import Plan, PlannedStep
-from pipelines.templates import Images, template, user_volumes
+from pipelines.plan import Plan, PlannedStep, user_volumes
+from pipelines.templates import STEP_ACCOUNT, template
 from presets.errors import ConfigError, FieldError, InvalidInput
 from presets.recipe import Recipe
 from steps.contract import MANAGED_BY, NAMESPACE_LABEL, WORKSPACE_LABEL
@@ -21,20 +21,21 @@ ENTRYPOINT = "run"
 CRON_NAME_MAX = 52
 _NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
 _DAY_SECONDS = 86400
+CHANGED = "{{tasks.fetch.outputs.parameters.changed}} == true"
 
 
-def compile_workflow(plan: Plan, images: Images) -> dict[str, Any]:
+def compile_workflow(plan: Plan) -> dict[str, Any]:
     """Return the Workflow of ``plan`` as a dict.
 
     Raises:
         ConfigError: Argo would refuse it.
     """
     with _shell(Workflow, plan, name=plan.name) as workflow:
-        _fill(plan, images)
+        _fill(plan)
     return checked(workflow.to_dict())
 
 
-def compile_cron(plan: Plan, images: Images) -> dict[str, Any] | None:
+def compile_cron(plan: Plan) -> dict[str, Any] | None:
     """Return the CronWorkflow of a scheduled Workspace as a dict, None when there is no schedule."""
     schedule = plan.recipe.schedule
     if schedule is None:
@@ -42,7 +43,7 @@ def compile_cron(plan: Plan, images: Images) -> dict[str, Any] | None:
     with _shell(
         CronWorkflow,
         plan,
-        name=plan.recipe.name[:CRON_NAME_MAX].rstrip("-"),
+        name=cron_name(plan.recipe.name),
         schedules=[schedule.cron],
         timezone=schedule.timezone,
         cron_suspend=schedule.suspend,
@@ -51,8 +52,15 @@ def compile_cron(plan: Plan, images: Images) -> dict[str, Any] | None:
         successful_jobs_history_limit=3,
         failed_jobs_history_limit=3,
     ) as cron:
-        _fill(plan, images)
-    return checked(cron.to_dict())
+        _fill(plan)
+    body = cron.to_dict()
+    body["spec"]["workflowMetadata"] = {"labels": _labels(plan.recipe)}  # Hera's goes on only after Argo has made it
+    return checked(body)
+
+
+def cron_name(workspace: str) -> str:
+    """Return the name of a Workspace's CronWorkflow."""
+    return workspace[:CRON_NAME_MAX].rstrip("-")
 
 
 def _volumes(plan: Plan) -> list[m.Volume]:
@@ -80,7 +88,11 @@ def _shell(kind: type[Workflow], plan: Plan, **options: Any) -> Workflow:  # noq
         namespace=recipe.namespace,
         entrypoint=ENTRYPOINT,
         on_exit=plan.last.verb,
-        service_account_name="kaiflow-step",
+        service_account_name=STEP_ACCOUNT,
+        automount_service_account_token=False,  # Argo's own containers have one all the same
+        executor=m.ExecutorConfig(service_account_name=STEP_ACCOUNT),
+        synchronization=m.Synchronization(mutexes=[m.Mutex(name=f"kaiflow-{recipe.name}")]),  # one run at a time
+        image_pull_secrets=[m.LocalObjectReference(name=s) for s in plan.placement.images.pull_secrets] or None,
         arguments=[
             Parameter(name="workdir", value="/work", description="Folder that the steps work in"),
             Parameter(name="store", value=plan.store, description="Where artifacts lie"),
@@ -92,10 +104,14 @@ def _shell(kind: type[Workflow], plan: Plan, **options: Any) -> Workflow:  # noq
                 description="Whether weights are copied into the store",
             ),
             Parameter(name="publish", value="true", description="Whether the image goes to its own registry"),
+            Parameter(
+                name="scheduled",
+                value=str(kind is CronWorkflow).lower(),
+                description="Whether the clock has started the run",
+            ),
         ],
         volumes=_volumes(plan),
         labels=_labels(recipe),
-        workflow_metadata=m.WorkflowMetadata(labels=_labels(recipe)) if kind is CronWorkflow else None,
         annotations={
             "workflows.argoproj.io/title": recipe.name,
             "workflows.argoproj.io/description": f"{recipe.method} of {recipe.model.preset}, {recipe.revision}",
@@ -121,12 +137,12 @@ def _labels(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def _fill(plan: Plan, images: Images) -> None:
+def _fill(plan: Plan) -> None:
     """Add templates and DAG to the Workflow whose context is open."""
     made: set[str] = set()
     for step in (*plan.steps, plan.last):
         if step.verb not in made:
-            template(plan, step, images)
+            template(plan, step)
             made.add(step.verb)
     with DAG(name=ENTRYPOINT):
         for step in plan.steps:
@@ -139,6 +155,7 @@ def _task(step: PlannedStep) -> Task:
         name=step.name,
         template=step.verb,
         depends=" && ".join(f"{verb}.Succeeded" for verb in step.after) or None,
+        when=CHANGED if step.after == ("fetch",) else None,
         arguments=[Parameter(name=name, value=value) for name, value in arguments.items()],
     )
 

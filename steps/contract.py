@@ -13,15 +13,13 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from presets.errors import ConfigError
-
 Verb = Literal["fetch", "provision", "weights", "tune", "push", "deploy", "release"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
 Target = Literal["cluster", "local"]
 
 # Output parameters of each step. Part of the contract: the DAG, the mirror and the commands read them.
 OUTPUTS: Mapping[Verb, tuple[str, ...]] = {
-    "fetch": ("dataset", "rows", "held-out-rows", "cached"),
+    "fetch": ("dataset", "rows", "held-out-rows", "changed", "published", "cached"),
     "provision": ("nodes", "instance-type", "attempts", "cached"),
     "weights": ("weights", "cached"),
     "tune": ("run", "base-loss", "tuned-loss", "steps", "cached"),
@@ -101,20 +99,6 @@ class Context:
     work: Path  # a folder of the step's own
     progress: ReportsProgress
     figures: Callable[[Mapping[str, Any]], None] = lambda _: None  # takes what a training tells every few seconds
-
-
-def require_local(request: Request, reason: str, what: str) -> None:
-    """Return when the step runs on the user's own machine.
-
-    Raises:
-        ConfigError: it runs on a cluster, where this version does not do ``what``.
-    """
-    if request.target != "local":
-        raise ConfigError(
-            reason,
-            f"This version does not {what} on a cluster.",
-            fix="Run the Workspace on your machine: `kaiflow run`.",
-        )
 
 
 def content_key(verb: Verb, **parts: Any) -> str:  # noqa: ANN401  (dataclasses, mappings, strings)

@@ -7,9 +7,10 @@ import hashlib
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from presets.errors import KaiflowError
 from presets.recipe import AuditRecipe, DataRecipe, ModelRecipe, TrainingRecipe
 from steps import logs
 from steps.audit import Audit, Finding
@@ -42,14 +43,14 @@ def run(request: Request, context: Context) -> Result:
     known = store.find(tag)
     if known is not None:
         logs.event("reused", dataset=known.digest)
-        return _result(known, cached=True)
+        return _result(known, _published(request), cached=True)
     folder = context.work / "data"
     model, training = request.part("model", ModelRecipe), request.part("training", TrainingRecipe)
     audit = measured(collected, data, rules, model, training, folder)
     _write(audit, folder, _title(collected))
     logs.event("audited", **_told(audit))
     audit.require_usable()
-    result = _result(_store(store, audit, collected, folder, tag), cached=False)
+    result = _result(_store(store, audit, collected, folder, tag), _published(request), cached=False)
     shutil.rmtree(folder)  # the store holds the only copy
     return result
 
@@ -139,12 +140,40 @@ def _content(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _result(dataset: Manifest, *, cached: bool) -> Result:
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the last good run has published: its training, and the rows that it was of."""
+
+    run: str = ""
+    dataset: str = ""
+    only_if_changed: bool = False
+
+
+def _published(request: Request) -> Published:
+    """Return what a run of the schedule is compared with; nothing where the run is another, or nothing is there."""
+    if request.inputs["scheduled"] != "true":
+        return Published()
+    only_if_changed = request.inputs["only-if-changed"] == "true"
+    try:
+        image = open_store(request.inputs["published-store"]).find(request.inputs["published-tag"])
+    except KaiflowError as error:  # then it is tuned: the push says what is wrong with the registry
+        logs.warning("published_unknown", reason=error.reason, message=error.message)
+        image = None
+    notes = image.annotations if image else {}
+    return Published(notes.get("kaiflow.run", ""), notes.get("kaiflow.run.dataset", ""), only_if_changed)
+
+
+def _result(dataset: Manifest, published: Published, *, cached: bool) -> Result:
+    same = published.only_if_changed and published.dataset == dataset.digest
+    if same:
+        logs.event("nothing_new", dataset=dataset.digest)
     return Result(
         outputs={
             "dataset": dataset.digest,
             "rows": dataset.annotations["kaiflow.dataset.rows"],
             "held-out-rows": dataset.annotations["kaiflow.dataset.held-out-rows"],
+            "changed": str(not same).lower(),
+            "published": published.run,
             "cached": str(cached).lower(),
         },
     )

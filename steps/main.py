@@ -22,8 +22,8 @@ from steps import logs
 from steps.contract import VERBS, Context, Request, Result, write_result
 from steps.machine import thread_environment
 from steps.progress import progress_from_environment
+from steps.termination import say_why
 
-TERMINATION_LOG = Path("/dev/termination-log")
 TERMINATED = 128 + signal.SIGTERM
 ENGINE_PID = "KAIFLOW_ENGINE_PID"  # set by the local engine alone
 ENGINE_CHECK_SECONDS = 0.5
@@ -72,26 +72,18 @@ def run(request: Request, work: Path) -> Result:
 
 def _fail(error: KaiflowError) -> int:
     logs.warning("failed", reason=error.reason, message=error.message, fix=error.fix, exit_code=error.exit_code)
-    _say_why(f"{error.reason}: {error.message} Fix: {error.fix}")
+    say_why(f"{error.reason}: {error.message} Fix: {error.fix}")
     return error.exit_code
 
 
 def _fault() -> int:
     traceback.print_exc()
     kind = sys.exc_info()[0]
-    _say_why(
+    say_why(
         f"InternalError: The step ended with {kind.__name__ if kind else 'an error'}. Fix: Read the step's log"
         " (kaiflow logs), and report it."
     )
     return KaiflowError.exit_code
-
-
-def _say_why(message: str) -> None:
-    path = Path(os.environ.get("KAIFLOW_TERMINATION_LOG", TERMINATION_LOG))
-    try:
-        path.write_text(message[:4096])  # the kubelet keeps 4096 bytes
-    except OSError:
-        print(message, file=sys.stderr)  # noqa: T201  (outside a pod there is no termination log)
 
 
 def _end_with_engine() -> None:

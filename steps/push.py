@@ -4,6 +4,7 @@ The tag moves last: whoever reads it finds either the old adapter or the new one
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,10 +45,12 @@ def run(request: Request, context: Context) -> Result:
     known = store.find(cache_tag)
     image = known or _made(store, adapter, context.work, annotations, cache_tag)
     provenance = attach(store, image, _repository(request, output))
+    tags = [*_own_tags(request, tag), tag]
     if at_home:
-        _move_tag(store, image, tag)
+        for name in tags:
+            _move_tag(store, image, name)
     if elsewhere is not None:
-        _push(image, provenance, store, elsewhere, tag)
+        _push(image, provenance, store, elsewhere, tags)
     context.progress(1, 1)
     return _result(output, image, verdict, cached=known is not None)
 
@@ -126,15 +129,24 @@ def _own_place(request: Request, output: OutputRecipe) -> Store | None:
     return open_store(uri) if wanted and uri != request.store else None
 
 
-def _push(image: Manifest, provenance: Manifest, store: Store, elsewhere: Store, tag: str) -> None:
-    """Copy the image to its registry, then what tells of it, the tag last, and read it back.
+def _own_tags(request: Request, tag: str) -> list[str]:
+    """Return the tag of a run of the schedule: the user's, and when the run began; it never moves."""
+    if request.inputs["scheduled"] != "true":
+        return []
+    return [f"{tag[: 128 - 17]}-{re.sub(r'[^0-9TZ]', '', request.inputs['created'])}"]
+
+
+def _push(image: Manifest, provenance: Manifest, store: Store, elsewhere: Store, tags: list[str]) -> None:
+    """Copy the image to its registry, then what tells of it, the user's tag last, and read it back.
 
     Raises:
         DataError: the registry has something else under the tag than was pushed.
     """
     copy(image, store, elsewhere, [])
     copy(provenance, store, elsewhere, [])
-    _move_tag(elsewhere, image, tag)
+    for name in tags:
+        _move_tag(elsewhere, image, name)
+    tag = tags[-1]
     found = elsewhere.find(tag)
     if found is None or found.digest != image.digest:
         raise DataError(

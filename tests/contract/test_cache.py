@@ -47,7 +47,8 @@ def keys(workspace, put, recipe_of, tmp_path):
         inputs = {
             "workflow.parameters.store": f"layout:{tmp_path}", "workflow.parameters.target": "local",
             "workflow.parameters.stage": "true", "workflow.parameters.publish": "false",
-            "workflow.parameters.port": "0",
+            "workflow.parameters.port": "0", "workflow.parameters.scheduled": "false",
+            "workflow.creationTimestamp": "2026-11-25T00:00:00Z",
         }  # fmt: skip
         made = plan(recipe)
         steps = {step.verb: step for step in made.steps}
@@ -60,7 +61,7 @@ def keys(workspace, put, recipe_of, tmp_path):
         fetched = fetch._key(Collected([source]), told("fetch"))
         content = f"{edit.get('content', 'rows')} {recipe.data.held_out_fraction}"
         base = weights.weights_key(pin(recipe.model), staged=True)
-        trained = tune.run_key(told("tune", dataset=fetched, weights=base), content, 1)
+        trained = tune.run_key(told("tune", dataset=fetched, weights=base, published=""), content, 1)
         run = Manifest(trained, "t", (), {}, 0)
         return {
             "fetch": fetched, "weights": base, "tune": trained,

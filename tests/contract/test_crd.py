@@ -11,7 +11,6 @@ from controller.loading import load_one
 from controller.main import app
 from controller.mirror import mirror
 from pipelines.plan import plan
-from pipelines.templates import Images
 from pipelines.workflow import compile_workflow
 from presets.crd import crd, schema
 from presets.crd_status import STATUS
@@ -82,7 +81,7 @@ def test_the_examples_are_valid(path):
 
 def test_what_the_mirror_writes_is_a_status():
     example = load_one(ROOT / "examples" / "quickstart.yaml", None, private_hosts_allowed=True)
-    workflow = compile_workflow(plan(example.recipe), Images())
+    workflow = compile_workflow(plan(example.recipe))
     validate(mirror(None, {**workflow, "status": {"phase": "Running"}}, None, 1, "2026-11-25T00:00:00Z"), STATUS)
 
 

@@ -12,7 +12,6 @@ from controller.output import Format
 from controller.planning import rendered
 from pipelines.plan import Placement, plan
 from pipelines.support import check_supported
-from pipelines.templates import Images
 from pipelines.workflow import checked, compile_workflow
 from presets.errors import ConfigError, InvalidInput
 from steps.contract import OUTPUTS
@@ -100,7 +99,7 @@ def test_a_schedule_becomes_a_cron_workflow_in_its_time_zone():
 
 
 def test_the_local_engine_takes_what_needs_no_volume_and_refuses_the_rest_by_name(example):
-    body = compile_workflow(plan(load_one(example, None).recipe), Images())
+    body = compile_workflow(plan(load_one(example, None).recipe))
     if example.stem != "image-to-volume":
         check_supported(body)
         return

@@ -260,7 +260,7 @@ def test_a_program_that_is_not_there_is_an_error_with_its_name(run):
 
 
 UNSUPPORTED = [
-    ({"synchronization": {}}, {}, "spec.synchronization"),
+    ({"synchronization": {"semaphores": []}}, {}, "spec.synchronization.semaphores"),
     ({}, {"synchronization": {}}, "spec.templates[a].synchronization"),
     ({}, {"withItems": [1]}, "spec.templates[a].withItems"),
     ({}, {"suspend": {}}, "spec.templates[a].suspend"),

@@ -3,7 +3,6 @@
 import pytest
 
 from pipelines.plan import Placement, plan
-from pipelines.templates import Images
 from pipelines.workflow import compile_workflow
 from presets.errors import InvalidInput
 
@@ -16,7 +15,7 @@ def compiled(workspace, put, recipe_of):
         document = workspace
         for path, value in edits.items():
             document = put(document, path.replace("__", "."), value)
-        body = compile_workflow(plan(recipe_of(document), placement), Images())
+        body = compile_workflow(plan(recipe_of(document), placement))
         parameters = {p["name"]: p["value"] for p in body["spec"]["arguments"]["parameters"]}
         return body, parameters, {t["name"]: t for t in body["spec"]["templates"]}
 

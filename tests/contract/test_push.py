@@ -49,7 +49,7 @@ def adapter(folder, store, text="weights"):
     return publish(store, "application/vnd.kaiflow.adapter.v1", files, NOTES, ["kaiflow-run-x"])
 
 
-def pushed(tmp_path, store, image, *, name="ws", publishing=True, text="weights", target: Target = "local"):
+def pushed(tmp_path, store, image, *, name="ws", publishing=True, text="weights", target: Target = "local", created=""):
     """Run the step."""
     uri = f"layout:{tmp_path / 'store'}" if isinstance(store, LayoutStore) else store
     opened = store if isinstance(store, LayoutStore) else RegistryStore(store.removeprefix("registry:"), NOBODY)
@@ -62,7 +62,10 @@ def pushed(tmp_path, store, image, *, name="ws", publishing=True, text="weights"
             "model": MODEL, "data": DATA, "evaluation": {"gate": "enforce", "sample_prompts": 6},
             "output": {"image": image, "push_secret": None, "volume_source": None},
         },
-        inputs={"run": adapter(tmp_path / "adapter", opened, text).digest, "publish": str(publishing).lower()},
+        inputs={
+            "run": adapter(tmp_path / "adapter", opened, text).digest, "publish": str(publishing).lower(),
+            "scheduled": str(bool(created)).lower(), "created": created,
+        },
     )  # fmt: skip
     work = tmp_path / "work"
     shutil.rmtree(work, ignore_errors=True)
@@ -174,3 +177,12 @@ def test_skopeo_copies_it_and_kaitos_puller_finds_the_adapter_below_data(address
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert inspected.stdout.strip() == result.outputs["digest"]
+
+
+def test_a_run_of_the_schedule_has_a_tag_of_its_own_beside_the_users(tmp_path):
+    store = LayoutStore(tmp_path / "store")
+    for text, created in (("first", "2026-11-22T03:00:04Z"), ("second", "2026-11-29T03:00:02Z")):
+        pushed(tmp_path, store, "r.example.com/team/a:1.0", text=text, created=created)
+    newest, first = store.find("1.0"), store.find("1.0-20261122T030004Z")
+    assert newest is not None and first is not None
+    assert newest.digest == store.find("1.0-20261129T030002Z").digest != first.digest

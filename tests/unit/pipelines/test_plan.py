@@ -8,7 +8,7 @@ from pipelines.nodes import node_id
 from pipelines.plan import plan, request_json, run_name, told
 from pipelines.substitution import UnresolvedError, fill, seconds
 from pipelines.support import check_supported
-from pipelines.templates import PULL_SECRETS_FOLDER, Images
+from pipelines.templates import PULL_SECRETS_FOLDER
 from pipelines.workflow import compile_workflow
 from presets.errors import InvalidInput
 from steps.contract import Request
@@ -41,9 +41,10 @@ def test_a_request_is_what_the_step_reads(workspace, recipe_of):
     scope = {
         "workflow.parameters.store": "layout:/x", "workflow.parameters.target": "local",
         "inputs.parameters.dataset": "sha256:a", "inputs.parameters.weights": "sha256:b",
+        "inputs.parameters.published": "",
     }  # fmt: skip
     request = Request.model_validate_json(fill(request_json(plan(recipe), tune), scope))
-    assert request.inputs == {"dataset": "sha256:a", "weights": "sha256:b"}
+    assert request.inputs == {"dataset": "sha256:a", "weights": "sha256:b", "published": ""}
     assert (request.store, request.target) == ("layout:/x", "local")
 
 
@@ -81,7 +82,7 @@ def test_durations(text, value):
 
 
 def fetch_template(recipe):
-    workflow = compile_workflow(plan(recipe), Images())
+    workflow = compile_workflow(plan(recipe))
     return next(t for t in workflow["spec"]["templates"] if t["name"] == "fetch"), workflow
 
 
@@ -132,7 +133,7 @@ def test_thresholds_are_resolved_with_their_origin(workspace, put, recipe_of):
 def test_a_volume_that_kubernetes_does_not_know_is_refused_with_its_field(workspace, put, recipe_of):
     put(workspace, "tuning.input", {"volumeSource": {"nfs": {"server": "files"}}})
     with pytest.raises(InvalidInput) as caught:
-        compile_workflow(plan(recipe_of(workspace)), Images())
+        compile_workflow(plan(recipe_of(workspace)))
     assert [error.field for error in caught.value.errors] == ["tuning.input.volumeSource.nfs.path"]
 
 
@@ -140,7 +141,7 @@ def test_a_volume_that_kubernetes_does_not_know_is_refused_with_its_field(worksp
     ("sku", "gpus"), [("Standard_NC24ads_A100_v4", 1), ("standard_nc48ads_a100_v4", 2), ("Standard_Unheard_v9", 1)]
 )
 def test_the_training_asks_for_every_gpu_of_its_machine_and_memory_to_share(workspace, put, recipe_of, sku, gpus):
-    body = compile_workflow(plan(recipe_of(put(workspace, "resource.instanceType", sku))), Images())
+    body = compile_workflow(plan(recipe_of(put(workspace, "resource.instanceType", sku))))
     tune = next(t for t in body["spec"]["templates"] if t["name"] == "tune")
     assert tune["container"]["resources"]["limits"]["nvidia.com/gpu"] == str(gpus)
     shared = [v for v in tune["volumes"] if v["name"] == "shm"]

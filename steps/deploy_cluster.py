@@ -1,0 +1,138 @@
+"""The served model on a cluster: its objects applied, waited for, and asked a real question through its Service."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from presets.errors import ConfigError, KaiflowError, UnavailableError
+from presets.recipe import DeployRecipe, ModelRecipe, QuantizationRecipe
+from presets.serving_place import ServingPlace
+from steps import logs
+from steps.cluster import Cluster
+from steps.contract import Context, Request, Result
+from steps.node_provisioner import Clock
+from steps.server_answer import answers
+from steps.serving_files import Served
+from steps.serving_objects import PORT, objects, selector
+
+POLL_SECONDS = 2.0
+READY_SECONDS = 3300  # less than the step's own deadline, so that the step can say what was missing
+RESTARTS = 3  # of a server that cannot start: so many and it is given up
+HOPELESS = ("InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull")
+
+
+def deploy(request: Request, context: Context, cluster: Cluster, clock: Clock) -> Result:
+    """Serve the adapter of ``inputs.run``; what serves already goes on until the new one answers.
+
+    Raises:
+        UnavailableError: it does not come up; the message says what its pods say.
+        TryAgainError: it is up and does not answer.
+    """
+    recipe, place = request.part("deploy", DeployRecipe), request.part("place", ServingPlace)
+    served = Served(
+        store=request.store,
+        weights=request.inputs["weights"],
+        run=request.inputs["run"],
+        name=request.workspace.name,
+        model=request.part("model", ModelRecipe),
+        quantization=request.part("quantization", QuantizationRecipe),
+        host="0.0.0.0",  # noqa: S104  (a pod's own address)
+        port=PORT,
+    )
+    digests = {"kaiflow.dev/adapter": served.run, "kaiflow.dev/base": served.weights}
+    for path, body in objects(request.workspace, served, place, recipe.replicas, request.inputs["workflow"], digests):
+        cluster.apply(path, body)
+        logs.event("applied", kind=body["kind"], object=path)
+    _wait(request, context, cluster, clock, recipe.replicas)
+    service = cluster.get(_path(request, "services", group="api/v1")) or {}
+    problem = answers(f"http://{_host(service['spec']['clusterIP'])}")
+    if problem is not None:
+        raise problem
+    name, namespace = request.workspace.name, request.workspace.namespace
+    endpoint = f"http://{name}.{namespace}.svc.cluster.local"
+    logs.event("serving", endpoint=endpoint, adapter=served.run)
+    return Result(outputs={"endpoint": endpoint, "model": name, "cached": "false"}, figures=asdict(recipe))
+
+
+def _host(address: str) -> str:
+    if address in ("", "None"):
+        raise ConfigError("ServiceWithoutAddress", "The Service has no address.", fix="Let it be of type ClusterIP.")
+    return f"[{address}]" if ":" in address else address
+
+
+def _path(request: Request, kind: str, group: str = "apis/apps/v1") -> str:
+    return f"/{group}/namespaces/{request.workspace.namespace}/{kind}/{request.workspace.name}"
+
+
+def _wait(request: Request, context: Context, cluster: Cluster, clock: Clock, replicas: int) -> None:
+    """Return when all pods are those of the new template, and ready."""
+    until, said = clock.now() + READY_SECONDS, ""
+    while True:
+        deployment = cluster.get(_path(request, "deployments"))
+        if deployment is None:
+            raise UnavailableError("DeploymentDeleted", "Somebody has deleted the Deployment.", fix="Run it again.")
+        ready = _ready(deployment)
+        context.progress(ready, replicas)
+        if ready >= replicas and _settled(deployment, replicas):
+            return
+        problem = _problem(cluster, request)
+        if problem is not None and (problem[1] or clock.now() > until):
+            raise problem[0]
+        if clock.now() > until:
+            raise UnavailableError(
+                "ServerSlow", f"{ready} of {replicas} servers were ready in time.", fix="Read the server's log."
+            )
+        words = problem[0].message if problem else f"{ready} of {replicas} servers are ready"
+        if words != said:
+            logs.event("waiting", on=words)
+            said = words
+        clock.sleep(POLL_SECONDS)
+
+
+def _ready(deployment: Mapping[str, Any]) -> int:
+    status = deployment.get("status") or {}
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return 0
+    return min(int(status.get("updatedReplicas") or 0), int(status.get("availableReplicas") or 0))
+
+
+def _settled(deployment: Mapping[str, Any], replicas: int) -> bool:
+    """Whether no pod of an earlier template is left: availableReplicas counts those too."""
+    return int((deployment.get("status") or {}).get("replicas") or 0) == replicas
+
+
+def _problem(cluster: Cluster, request: Request) -> tuple[KaiflowError, bool] | None:
+    """Return what keeps a pod from being ready, and whether waiting is no use; None while nothing is wrong."""
+    path = f"/api/v1/namespaces/{request.workspace.namespace}/pods"
+    found = [p for pod in cluster.list(path, selector(request.workspace)) if (p := pod_problem(pod)) is not None]
+    return max(found, key=lambda problem: problem[1]) if found else None
+
+
+def pod_problem(pod: Mapping[str, Any]) -> tuple[KaiflowError, bool] | None:
+    """Return what keeps one pod from being ready, and whether waiting is no use."""
+    status = pod.get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            what = f"No node takes the server: {condition.get('message', '')}"
+            return UnavailableError("Unschedulable", what, fix="Give the cluster a node with room for it."), False
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        ended = (container.get("lastState") or {}).get("terminated") or (container.get("state") or {}).get("terminated")
+        reason = waiting.get("reason", "")
+        if reason in ("ErrImagePull", "ImagePullBackOff", *HOPELESS):
+            what = f"The image {container.get('image', '')} cannot be started: {waiting.get('message') or reason}"
+            return UnavailableError("ImagePullError", what, fix="Check images.serve and its pull secret."), (
+                reason in HOPELESS
+            )
+        if ended and ended.get("exitCode") and int(container.get("restartCount") or 0) > 0:
+            return _ended(ended), int(container["restartCount"]) >= RESTARTS
+    return None
+
+
+def _ended(ended: Mapping[str, Any]) -> KaiflowError:
+    if ended.get("reason") == "OOMKilled":
+        return UnavailableError(
+            "ContainerOOMKilled", "The server was ended for its memory.", fix="Serve on a machine with more memory."
+        )
+    said = str(ended.get("message") or f"it ended with exit code {ended['exitCode']}").strip()
+    return UnavailableError("ContainerCrashLoopBackOff", f"The server cannot start: {said}", fix="Read its log.")
