@@ -7,6 +7,8 @@ put ``main: Error (exit code N): `` before it.
 import re
 from dataclasses import dataclass
 
+from controller.diagnosis import diagnose
+
 _SAID = re.compile(
     r"(?:main: Error \(exit code (?P<code>\d+)\))?(?:: )?"
     r"(?:(?P<reason>[A-Z][A-Za-z0-9]+): (?P<message>.*?)(?: Fix: (?P<fix>.*))?)?",
@@ -42,14 +44,13 @@ class Failure:
 def explain(step: str, node_message: str) -> Failure:
     """Return what the message of a failed node says."""
     match = _SAID.fullmatch(node_message.strip())
-    if match is not None and match["reason"]:
+    if match is not None and match["reason"] and (match["fix"] or diagnose(step, match["reason"]) is None):
         code = int(match["code"] or 0)
         return Failure(step, match["reason"], match["message"].strip(), (match["fix"] or "").strip(), code)
     code = int(match["code"]) if match is not None and match["code"] else _code_in(node_message)
-    if "deadline" in node_message:
-        return Failure(step, "DeadlineExceeded", f"{step} did not end in time.", "Give it more time.", code)
-    if "workflow shutdown" in node_message:
-        return Failure(step, "Stopped", f"{step} was stopped.", "Run the file again: finished steps are reused.", code)
+    known = diagnose(step, node_message)
+    if known is not None:
+        return Failure(step, known.reason, known.message, known.fix, code)
     if code in SIGNALS:
         return Failure(step, "Killed", f"{step} was ended by {SIGNALS[code]}.", "Run the file again.", code)
     what = node_message.strip() or f"{step} ended with exit code {code}"

@@ -64,7 +64,7 @@ def load_one(
             f"{workspace.metadata.name} serves and does not tune.",
             fix="Name a Workspace with a tuning block.",
         )
-    return Loaded(workspace, _resolve(workspace, config_maps))
+    return Loaded(workspace, resolved(workspace, config_maps))
 
 
 def _annotated(manifest: Manifest, annotations: Mapping[str, str]) -> Manifest:
@@ -137,8 +137,8 @@ def _config_missing(workspace: Workspace, config_maps: dict[str, ConfigMap]) -> 
     return FieldError(
         "tuning.config",
         "ConfigMapNotFound",
-        f"The ConfigMap {name!r} is not in the file.",
-        "Add it to the file behind ---, or name its file with --config.",
+        f"The ConfigMap {name!r} is not there.",
+        "Add it to the file behind ---, or name its file with --config; on a cluster, apply it.",
     )
 
 
@@ -160,7 +160,8 @@ def _training_config(workspace: Workspace, config_maps: dict[str, ConfigMap]) ->
     return parse_training_config(text, method, workspace.metadata.name)
 
 
-def _resolve(workspace: Workspace, config_maps: dict[str, ConfigMap]) -> Recipe:
+def resolved(workspace: Workspace, config_maps: dict[str, ConfigMap]) -> Recipe:
+    """Return the Recipe of a Workspace that breaks no rule."""
     return _resolve_with(workspace, _training_config(workspace, config_maps))
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from controller.failure import CLI_INTERRUPTED, Failure
 from controller.loading import Loaded
-from controller.mirror import find_failure, mirror, read_steps
+from controller.mirror import find_failure, mirror
+from controller.observed_steps import read_steps
 from controller.planning import plan_status
 from controller.state import StateFolder
 from controller.training_log import training_events

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from controller import artifacts, nodes, offline
+from controller import artifacts, nodes, offline, operating
 from controller.failure import CLI_FAILED, CLI_INTERRUPTED
 from controller.options import Config, File, MaxCost, MaxHours, Name, Namespace, Output, StateDir, budget_annotations
 from controller.output import Format
@@ -173,7 +173,7 @@ def delete(name: Name, namespace: Namespace = "default", state_dir: StateDir = N
 
 for _command in (
     offline.plan, offline.validate, offline.audit, offline.render, offline.crds, offline.presets,
-    artifacts.lineage, artifacts.verify, artifacts.prune, nodes.nodes,
+    artifacts.lineage, artifacts.verify, artifacts.prune, nodes.nodes, operating.controller,
 ):  # fmt: skip
     app.command()(_command)
 

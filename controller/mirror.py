@@ -6,39 +6,15 @@ that ``kubectl wait`` returns. A step that is retried never makes the Workspace 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from controller.diagnosis import diagnose
 from controller.failure import Failure, explain
-from pipelines.nodes import Node, node_id
+from controller.observed_steps import StepStatus, output, read_steps
+from controller.runs import number, with_run
 
 State = Literal["Pending", "Running", "Succeeded", "Ready", "Failed"]
-STEP_ORDER = ("fetch", "provision", "weights", "tune", "push", "deploy", "release")
 _FAILED = ("Failed", "Error")
-_OVER = ("Succeeded", "Failed", "Error", "Skipped", "Omitted")
-
-
-@dataclass(frozen=True, slots=True)
-class StepStatus:
-    """One step as the Workspace shows it."""
-
-    name: str
-    phase: str
-    started_at: str | None
-    finished_at: str | None
-    progress: str
-    message: str
-    outputs: Mapping[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the entry of ``status.steps``."""
-        body = {
-            "name": self.name, "phase": self.phase, "startedAt": self.started_at, "finishedAt": self.finished_at,
-            "progress": self.progress, "message": self.message,
-        }  # fmt: skip
-        if self.outputs.get("cached") == "true":
-            body["reused"] = True  # type: ignore[assignment]
-        return {key: value for key, value in body.items() if value not in (None, "")}
 
 
 def mirror(
@@ -64,48 +40,19 @@ def mirror(
         "observedGeneration": generation,
         "state": state,
         "workflow": workflow["metadata"]["name"],
+        "step": next((s.name for s in steps if s.phase == "Running"), ""),
         "progress": f"{sum(s.phase in ('Succeeded', 'Skipped') for s in steps)}/{len(steps)}",
         "steps": [step.to_json() for step in steps],
         "provision": _provision(by_name),
-        "workerNodes": [nodes] if (nodes := _output(by_name, "provision", "nodes")) else [],
+        "workerNodes": [nodes] if (nodes := output(by_name, "provision", "nodes")) else [],
         "training": _training(by_name, training),
-        "output": _pick(image=_output(by_name, "push", "image"), digest=_output(by_name, "push", "digest")),
-        "endpoint": _output(by_name, "deploy", "endpoint"),
+        "output": _pick(image=output(by_name, "push", "image"), digest=output(by_name, "push", "digest")),
+        "endpoint": output(by_name, "deploy", "endpoint"),
     }
     status = {key: value for key, value in status.items() if value not in (None, "", [], {})}
     status["conditions"] = _conditions(before, by_name, state, failure, generation, now, finished=finished)
-    status["runs"] = _runs(before, workflow, by_name, phase)
+    status["runs"] = with_run(before.get("runs", ()), workflow, by_name)
     return status
-
-
-def read_steps(workflow: Mapping[str, Any]) -> list[StepStatus]:
-    """Return the steps of the Workflow's DAG in the order of the pipeline, the exit handler last."""
-    name, spec = workflow["metadata"]["name"], workflow["spec"]
-    nodes: Mapping[str, Node] = (workflow.get("status") or {}).get("nodes") or {}
-    tasks = [task["name"] for t in spec["templates"] for task in t.get("dag", {}).get("tasks", ())]
-    known = sorted(tasks, key=lambda task: STEP_ORDER.index(task) if task in STEP_ORDER else len(STEP_ORDER))
-    steps = [_step(task, node_id(name, f"{name}.{task}"), nodes) for task in known]
-    if spec.get("onExit") and spec["onExit"] not in known:
-        steps.append(_step(spec["onExit"], node_id(name, f"{name}.onExit"), nodes))
-    return steps
-
-
-def _step(name: str, key: str, nodes: Mapping[str, Node]) -> StepStatus:
-    node = nodes.get(key)
-    if node is None:
-        return StepStatus(name, "Pending", None, None, "", "")
-    phase, message, progress = node.get("phase", "Pending"), node.get("message", ""), node.get("progress", "")
-    attempts = [nodes[c] for c in node.get("children", ()) if nodes.get(c, {}).get("nodeFlag", {}).get("retried")]
-    if attempts:
-        newest = attempts[-1]
-        progress = newest.get("progress", progress)
-        if phase == "Running":  # a Retry node says Running while its newest attempt waits for a node
-            phase = newest.get("phase", phase) if newest.get("phase") == "Pending" else phase
-            message = message or newest.get("message", "")
-    if phase == "Succeeded" and node.get("taskResultSynced") is False:
-        phase = "Running"  # its outputs have not arrived yet
-    outputs = {p["name"]: str(p.get("value", "")) for p in node.get("outputs", {}).get("parameters", ())}
-    return StepStatus(name, phase, node.get("startedAt"), node.get("finishedAt"), progress, message, outputs)
 
 
 def find_failure(workflow: Mapping[str, Any], steps: list[StepStatus]) -> Failure | None:
@@ -128,17 +75,13 @@ def _state(phase: str, steps: Mapping[str, StepStatus]) -> State:
     return "Running" if phase == "Running" else "Pending"
 
 
-def _output(steps: Mapping[str, StepStatus], step: str, name: str) -> str:
-    return steps[step].outputs.get(name, "") if step in steps else ""
-
-
 def _pick(**values: str) -> dict[str, str]:
     return {key: value for key, value in values.items() if value}
 
 
 def _provision(steps: Mapping[str, StepStatus]) -> dict[str, Any]:
     """Return on which machine the run is, and which attempts gave none before."""
-    machine, told = _output(steps, "provision", "instance-type"), _output(steps, "provision", "attempts")
+    machine, told = output(steps, "provision", "instance-type"), output(steps, "provision", "attempts")
     try:
         refused = [
             {"attempt": a["attempt"], "reason": a["reason"], "message": a["message"]} for a in json.loads(told or "[]")
@@ -148,13 +91,6 @@ def _provision(steps: Mapping[str, StepStatus]) -> dict[str, Any]:
     return {"instanceType": machine, **({"refused": refused} if refused else {})} if machine else {}
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def _training(steps: Mapping[str, StepStatus], event: Mapping[str, Any] | None) -> dict[str, Any]:
     running = "tune" in steps and steps["tune"].phase == "Running"
     live = dict(event or {})
@@ -162,9 +98,9 @@ def _training(steps: Mapping[str, StepStatus], event: Mapping[str, Any] | None) 
         "loss": live.get("loss"),
         "tokensPerSecond": live.get("tokens_per_second"),
         "etaSeconds": live.get("eta_seconds") if running else None,
-        "baseEvalLoss": _number(_output(steps, "tune", "base-loss")),
-        "evalLoss": _number(_output(steps, "tune", "tuned-loss")),
-        "steps": _output(steps, "tune", "steps") or _trained(live),
+        "baseEvalLoss": number(output(steps, "tune", "base-loss")),
+        "evalLoss": number(output(steps, "tune", "tuned-loss")),
+        "steps": output(steps, "tune", "steps") or _trained(live),
         "stepCut": live.get("step_cut"),  # fewer packs at a time, layers computed again: what memory has asked for
     }
     return {key: value for key, value in body.items() if value is not None}
@@ -215,6 +151,8 @@ def _ready(step: StepStatus, kind: str, yes: tuple[str, str], no: tuple[str, str
     if step.phase in _FAILED:
         why = explain(step.name, step.message)
         return kind, "False", why.reason, why.message
+    if step.phase == "Pending" and (known := diagnose(step.name, step.message)) is not None:
+        return kind, "False", known.reason, f"{known.message} {known.fix}"
     return kind, "False", *no
 
 
@@ -234,6 +172,8 @@ def _job(steps: Mapping[str, StepStatus]) -> Condition:
         return "JobStarted", "False", "WorkspaceTuningJobStatusFailed", f"{why.reason}: {why.message}"
     if step.phase in ("Running", "Succeeded"):
         return "JobStarted", "True", "WorkspaceTuningJobStatusStarted", "Tuning job has started"
+    if step.phase == "Pending" and (known := diagnose(step.name, step.message)) is not None:
+        return "JobStarted", "False", known.reason, f"{known.message} {known.fix}"
     return "JobStarted", "False", "WorkspaceTuningJobStatusPending", "Tuning job has not started"
 
 
@@ -259,27 +199,3 @@ def _finished(state: State, *, finished: bool) -> Condition:
     if finished:
         return "Finished", "True", f"Run{'Failed' if state == 'Failed' else 'Succeeded'}", f"the run ended {state}"
     return "Finished", "False", "RunInProgress", "the run has not ended"
-
-
-def _runs(
-    before: Mapping[str, Any], workflow: Mapping[str, Any], steps: Mapping[str, StepStatus], phase: str
-) -> list[dict[str, Any]]:
-    """Return the runs, newest last: this one replaces its own earlier entry."""
-    status = workflow.get("status") or {}
-    name, started = workflow["metadata"]["name"], status.get("startedAt")
-    entry = {
-        "name": name,
-        "phase": phase,
-        "startedAt": started,
-        "finishedAt": status.get("finishedAt"),
-        "digest": _output(steps, "push", "digest"),
-        "baseEvalLoss": _number(_output(steps, "tune", "base-loss")),
-        "evalLoss": _number(_output(steps, "tune", "tuned-loss")),
-        "gate": _output(steps, "push", "verdict"),
-    }
-    entry = {key: value for key, value in entry.items() if value not in (None, "")}
-    kept = [run for run in before.get("runs", ()) if (run["name"], run.get("startedAt")) != (name, started)]
-    return [*kept, entry][-KEEP_RUNS:]
-
-
-KEEP_RUNS = 10

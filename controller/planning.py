@@ -13,6 +13,7 @@ from pipelines.plan import Placement, Plan
 from pipelines.plan import plan as make_plan
 from presets.errors import ConfigError
 from presets.gpus import Sku, skus
+from presets.manifest import without_nulls
 from presets.node_request import of_cloud, require_attempts
 from presets.recipe import Recipe
 
@@ -30,7 +31,7 @@ def write_plan(recipe: Recipe, form: Format, placement: Placement, dataset_token
         [(s.name, ", ".join(s.after), "GPU if there is one" if s.on_gpu else "CPU") for s in plan.steps],
     )
     write("")
-    for line in machine_lines(machine(recipe, _machines(plan), dataset_tokens)):
+    for line in machine_lines(machine(recipe, machines(plan), dataset_tokens)):
         write(line)
     if len(plan.node.attempts) > 1:
         write(f"If it is not to be had: {', then '.join(map(str, plan.node.attempts[1:]))}")
@@ -46,10 +47,18 @@ def plan_status(plan: Plan) -> dict[str, Any]:
     except ConfigError as error:
         return {"refused": {"reason": error.reason, "message": error.message, "fix": error.fix}}
     shown = ("machine", "attempts", "memory_bytes", "step_cut", "estimate")
-    return {to_camel(key): told[key] for key in shown if told[key]}
+    found: dict[str, Any] = without_nulls(_camelled({key: told[key] for key in shown if told[key]}))
+    return found
 
 
-def _machines(plan: Plan) -> dict[str, Sku]:
+def _camelled(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
+    """Return the value with the keys of Kubernetes' style."""
+    if isinstance(value, Mapping):
+        return {to_camel(str(key)): _camelled(inner) for key, inner in value.items()}
+    return [_camelled(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def machines(plan: Plan) -> dict[str, Sku]:
     """Return the machines to choose from: all where one is named, else those of the cloud."""
     table = skus(plan.placement.machines)
     return table if plan.recipe.node.instance_type else of_cloud(table, plan.placement.nodes.cloud)
@@ -61,7 +70,7 @@ def plan_json(plan: Plan, dataset_tokens: int | None = None) -> dict[str, Any]:
     ``steps``, ``machine``, ``attempts``, ``memory_bytes`` by cause, ``step_cut``, ``estimate`` and ``values``.
     """
     recipe = plan.recipe
-    found = machine(recipe, _machines(plan), dataset_tokens)
+    found = machine(recipe, machines(plan), dataset_tokens)
     need = found.fit and found.fit.need
     return {
         "name": recipe.name,
@@ -85,7 +94,7 @@ def rendered(recipe: Recipe, form: Format, placement: Placement) -> str:
 
     plan = make_plan(recipe, placement)
     require_attempts(plan.node)
-    machine(recipe, _machines(plan))  # refuses what does not fit
+    machine(recipe, machines(plan))  # refuses what does not fit
     cron = compile_cron(plan)
     objects = [compile_workflow(plan)] + ([cron] if cron else [])
     if form is Format.JSON:

@@ -75,11 +75,11 @@ class Reflector:
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311  (a pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
-    def remember(self, body: Object) -> None:
-        """Keep an object that a write has returned, unless a newer one has been seen."""
+    def remember(self, body: Object, *, quiet: bool = False) -> None:
+        """Keep an object that a write has returned, unless a newer one has been seen; ``quiet``: it is no news."""
         known = self.objects.get(key_of(body))
         if known is None or _version(known) < _version(body):
-            self._put(body)
+            self._put(body, quiet=quiet)
 
     async def _list(self) -> None:
         self.relists += 1
@@ -123,11 +123,14 @@ class Reflector:
             elif told["type"] != "BOOKMARK":
                 self._put(body)
 
-    def _put(self, body: Object) -> None:
-        key, pruned = key_of(body), self._prune(body)
+    def _put(self, body: Object, *, quiet: bool = False) -> None:
+        key = key_of(body)
         before = self.objects.get(key)
-        self.objects[key] = pruned
-        self._on_change(before, pruned)
+        if before is not None and before["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]:
+            return
+        self.objects[key] = self._prune(body)
+        if not quiet:
+            self._on_change(before, self.objects[key])
 
 
 def _version(body: Object) -> int:

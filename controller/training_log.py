@@ -1,6 +1,7 @@
 """The newest training figures, read from the end of the tune step's log (JSON lines)."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ def training_events(log: Path, tail_bytes: int = TAIL_BYTES) -> list[dict[str, A
             lines = reader.read().splitlines()
     except OSError:
         return []
+    return events_in(lines)
+
+
+def events_in(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:
+    """Return the training events among log lines, oldest first."""
     events = []
     for line in lines:
         try:

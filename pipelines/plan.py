@@ -101,6 +101,8 @@ class Plan:
         return self.placement.cache is not None and self.mounted_weights is None
 
 
+CRON_NAME_MAX = 52
+CLEANUP_SUFFIX = "-cleanup"
 NODE_STEPS: tuple[Verb, ...] = ("provision", "release")
 DATASET = Input("dataset", "fetch", "dataset")
 PUBLISHED = Input("published", "fetch", "published")
@@ -139,6 +141,16 @@ def serves_on_node(recipe: Recipe) -> bool:
 def run_name(recipe: Recipe) -> str:
     """Return ``<workspace>-<revision>``, cut to what Kubernetes takes; the same revision has the same name."""
     return f"{recipe.name[: 63 - len(recipe.revision) - 1].rstrip('-')}-{recipe.revision}"
+
+
+def cron_name(workspace: str) -> str:
+    """Return the name of a Workspace's CronWorkflow; Argo puts a time behind it."""
+    return workspace[:CRON_NAME_MAX].rstrip("-")
+
+
+def cleanup_name(workspace: str) -> str:
+    """Return the name of the Workflow that gives a Workspace's nodes back when it goes."""
+    return f"{workspace[: 63 - len(CLEANUP_SUFFIX)].rstrip('-')}{CLEANUP_SUFFIX}"
 
 
 def told(plan: Plan, verb: Verb) -> dict[str, Any]:

@@ -11,14 +11,13 @@ from hera.workflows import DAG, CronWorkflow, Parameter, Task, Workflow
 from hera.workflows import models as m
 from pydantic import ValidationError
 
-from pipelines.plan import Plan, PlannedStep, user_volumes
+from pipelines.plan import CRON_NAME_MAX, Plan, PlannedStep, cleanup_name, cron_name, user_volumes
 from pipelines.templates import STEP_ACCOUNT, template
 from presets.errors import ConfigError, FieldError, InvalidInput
 from presets.recipe import Recipe
 from steps.contract import MANAGED_BY, NAMESPACE_LABEL, WORKSPACE_LABEL
 
 ENTRYPOINT = "run"
-CRON_NAME_MAX = 52
 _NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
 _DAY_SECONDS = 86400
 CHANGED = "{{tasks.fetch.outputs.parameters.changed}} == true"
@@ -58,9 +57,17 @@ def compile_cron(plan: Plan) -> dict[str, Any] | None:
     return checked(body)
 
 
-def cron_name(workspace: str) -> str:
-    """Return the name of a Workspace's CronWorkflow."""
-    return workspace[:CRON_NAME_MAX].rstrip("-")
+def compile_cleanup(plan: Plan) -> dict[str, Any]:
+    """Return the Workflow that gives back the nodes of all runs of a Workspace that goes."""
+    name = cleanup_name(plan.recipe.name)
+    with _shell(Workflow, plan, name=name) as workflow:
+        template(plan, plan.last)
+    body = checked(workflow.to_dict())
+    body["spec"]["entrypoint"] = plan.last.verb
+    del body["spec"]["onExit"], body["spec"]["synchronization"]
+    request = body["spec"]["templates"][0]["inputs"]["artifacts"][0]["raw"]
+    request["data"] = request["data"].replace('"run":"{{workflow.name}}"', '"run":""')  # of every run
+    return body
 
 
 def _volumes(plan: Plan) -> list[m.Volume]:

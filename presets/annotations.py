@@ -51,6 +51,18 @@ def _registry(text: str) -> str:
     return text
 
 
+def _yes(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("true or false")
+    return text == "true"
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[\w.:-]{1,63}", text):
+        raise ValueError("a word, such as today's date")
+    return text
+
+
 def _positive(text: str) -> float:
     if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) <= 0:
         raise ValueError("a number such as 2.5")
@@ -68,6 +80,8 @@ ANNOTATIONS: Mapping[str, Callable[[str], Any]] = {
     "weights-registry": _registry,  # KAITO's weight images, or a mirror of them, instead of the hub
     "max-hours": _positive,
     "max-cost": _positive,  # in US dollars
+    "managed": _yes,  # where KAITO's own controller is too: this Workspace is kaiflow's
+    "run-again": _word,  # another word: another run of the same Workspace
 }
 
 

@@ -157,7 +157,7 @@ def parse_workspace(document: Mapping[str, Any], file: str) -> Manifest:
     metadata = document.get("metadata")
     name = str(metadata.get("name", "")) if isinstance(metadata, Mapping) else ""
     try:
-        text = json.dumps(_without_nulls(document), allow_nan=False)
+        text = json.dumps(without_nulls(document), allow_nan=False)
     except (TypeError, ValueError):
         error = FieldError("", "InvalidYaml", "The document holds values that JSON does not have.", "Quote them.")
         return Manifest(file, name, None, (error,))
@@ -196,11 +196,11 @@ def _unwrapped(documents: list[Any]) -> Iterator[Any]:
             yield document
 
 
-def _without_nulls(value: Any) -> Any:  # noqa: ANN401  (any YAML value)
+def without_nulls(value: Any) -> Any:  # noqa: ANN401  (any YAML value)
     """Drop keys whose value is null, as the API server does: an empty key is a key that was not written."""
     if isinstance(value, Mapping):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _config_map(document: Mapping[str, Any], file: str) -> ConfigMap:

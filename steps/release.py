@@ -7,8 +7,8 @@ one's own machine nothing was taken.
 from presets.node_request import NodeRequest
 from steps import logs
 from steps.cluster import Cluster
-from steps.contract import Context, Request, Result
-from steps.node_claims import own_labels
+from steps.contract import RUN_LABEL, Context, Request, Result
+from steps.node_claims import own_labels, workspace_labels
 from steps.node_keeping import needed_by_deployment
 from steps.node_provisioner import POLL_SECONDS, Clock, Provisioner, provisioner
 
@@ -29,7 +29,8 @@ def run(request: Request, context: Context) -> Result:
 
 def release(request: Request, maker: Provisioner, cluster: Cluster, clock: Clock) -> str:
     """Give the run's nodes back; return what was done, in words."""
-    labels = own_labels(request.inputs["run"], request.workspace)
+    run = request.inputs["run"]
+    labels = own_labels(run, request.workspace) if run else workspace_labels(request.workspace)
     kept, given = [], []
     for node in maker.own(labels):
         if needed_by_deployment(cluster, request.workspace.namespace, node.labels):
@@ -38,6 +39,7 @@ def release(request: Request, maker: Provisioner, cluster: Cluster, clock: Clock
         maker.give_back(node.name)
         given.append(node.name)
         logs.event("released", node=node.name, instance_type=node.instance_type)
+    given += _of_earlier_runs(request, maker, cluster, kept)
     until = clock.now() + GONE_SECONDS
     while (left := [n.name for n in maker.own(labels) if n.name in given]) and clock.now() < until:
         clock.sleep(POLL_SECONDS)
@@ -47,3 +49,20 @@ def release(request: Request, maker: Provisioner, cluster: Cluster, clock: Clock
         f"{', '.join(kept)} kept: it serves" if kept else "",
     ]
     return "; ".join(filter(None, said)) or "nothing was held"
+
+
+def _of_earlier_runs(request: Request, maker: Provisioner, cluster: Cluster, kept: list[str]) -> list[str]:
+    """Give back what an earlier run's server was on, now that this run's node serves; return the names.
+
+    Only nodes older than ours: a younger one is of a run that has followed.
+    """
+    nodes = maker.own(workspace_labels(request.workspace))
+    ours = [node.created_at for node in nodes if node.name in kept]
+    if not ours:
+        return []
+    left = [n for n in nodes if n.name not in kept and not n.leaving and n.created_at < min(ours)]
+    given = [n for n in left if not needed_by_deployment(cluster, request.workspace.namespace, n.labels)]
+    for node in given:
+        maker.give_back(node.name)
+        logs.event("released", node=node.name, of_run=node.labels.get(RUN_LABEL))
+    return [node.name for node in given]

@@ -182,7 +182,7 @@ def test_skopeo_copies_it_and_kaitos_puller_finds_the_adapter_below_data(address
 def test_a_run_of_the_schedule_has_a_tag_of_its_own_beside_the_users(tmp_path):
     store = LayoutStore(tmp_path / "store")
     for text, created in (("first", "2026-11-22T03:00:04Z"), ("second", "2026-11-29T03:00:02Z")):
-        pushed(tmp_path, store, "r.example.com/team/a:1.0", text=text, created=created)
+        pushed(tmp_path, store, "r.example.com/team/a:1.0", text=text, created=created, publishing=False)
     newest, first = store.find("1.0"), store.find("1.0-20261122T030004Z")
     assert newest is not None and first is not None
     assert newest.digest == store.find("1.0-20261129T030002Z").digest != first.digest

@@ -1,0 +1,123 @@
+"""The status of a Workspace on a cluster: the newest run mirrored, earlier runs and what serves kept.  Pure.
+
+A run of the schedule takes nothing from a model that serves: until it has succeeded, state, endpoint, image and the
+conditions that tell of serving stay those of the run before. A run that found nothing new leaves only its entry.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from controller.intent import Intent, Refusal
+from controller.kube_api import Object
+from controller.mirror import mirror
+from controller.observed_steps import read_steps
+from controller.observed_workflow import has_ended, is_unreadable
+from controller.runs import CRON_LABEL, is_nothing_new, with_run
+
+Status = dict[str, Any]
+OF_SERVING = ("state", "endpoint", "output", "cost")
+CONDITIONS_OF_SERVING = ("InferenceReady", "WorkspaceSucceeded")
+
+
+def cluster_status(
+    workspace: Object,
+    intent: Intent | Refusal,
+    workflows: Sequence[Object],
+    training: Mapping[str, Any] | None,
+    now: str,
+) -> Status:
+    """Return the status; ``workflows`` are the Workspace's, oldest first, ``training`` the newest training event."""
+    before: Status = workspace.get("status") or {}
+    generation = workspace["metadata"]["generation"]
+    told = [run for run in workflows if not _found_nothing_new(run)]
+    newest = told[-1] if told else None
+    if newest is not None:
+        status = mirror(before, newest, training, generation, now)
+        if is_unreadable(newest):
+            status = _without_steps(status)
+        if CRON_LABEL in (newest["metadata"].get("labels") or {}) and before.get("state") == "Ready":
+            status = _still_serving(before, status)
+    else:
+        status = _without_run(before, intent, generation, now)
+    for run in workflows:
+        if run is not newest:
+            status["runs"] = with_run(status.get("runs", ()), run, {s.name: s for s in read_steps(run)})
+    if isinstance(intent, Intent):
+        status["plan"] = dict(intent.plan_status)
+    elif "plan" in before:
+        status["plan"] = before["plan"]
+    return _with_conditions(status, [_planned(intent), *_last_run(status)], before, generation, now)
+
+
+def _found_nothing_new(run: Object) -> bool:
+    scheduled = CRON_LABEL in (run["metadata"].get("labels") or {})
+    return scheduled and is_nothing_new({step.name: step for step in read_steps(run)})
+
+
+def _without_steps(status: Status) -> Status:
+    """Say of a run whose nodes lie in Argo's database only what its phase and progress say."""
+    return {key: value for key, value in status.items() if key not in ("steps", "step")}
+
+
+def _still_serving(before: Status, status: Status) -> Status:
+    """Return the status of a run beside which an earlier model serves: its own success is what changes that."""
+    if status["state"] in ("Ready", "Succeeded"):
+        return status
+    kept = {key: before[key] for key in OF_SERVING if key in before}
+    known = {c["type"]: c for c in before.get("conditions", ())}
+    conditions = [known.get(c["type"], c) if c["type"] in CONDITIONS_OF_SERVING else c for c in status["conditions"]]
+    return {**status, **kept, "conditions": conditions}
+
+
+def _without_run(before: Status, intent: Intent | Refusal, generation: int, now: str) -> Status:
+    """Return the status where no Workflow is there: none yet, or Argo or somebody has deleted it."""
+    status = {**before, "observedGeneration": generation}
+    if not before.get("workflow"):
+        return {**status, "state": "Pending"}
+    if before.get("state") in ("Pending", "Running") and isinstance(intent, Intent):
+        status["state"] = "Failed"
+        conditions = [
+            ("WorkspaceSucceeded", "False", "RunDeleted", _DELETED),
+            ("Finished", "True", "RunDeleted", "the Workflow has been deleted"),
+        ]
+        return _with_conditions(status, conditions, before, generation, now)
+    return status
+
+
+_DELETED = (
+    "The Workflow was deleted before it had ended. To run it again change the annotation kaiflow.dev/run-again:"
+    " finished steps are reused."
+)
+
+
+def _planned(intent: Intent | Refusal) -> tuple[str, str, str, str]:
+    if isinstance(intent, Refusal):
+        return "Planned", "False", intent.reason, intent.message
+    return "Planned", "True", "Planned", f"revision {intent.revision} is planned"
+
+
+def _last_run(status: Status) -> list[tuple[str, str, str, str]]:
+    """Return whether the newest run was good: beside a model that serves, the state does not say it."""
+    runs = status.get("runs") or ()
+    if not runs or not has_ended({"status": {"phase": runs[-1]["phase"]}}):
+        return []
+    good = runs[-1]["phase"] == "Succeeded"
+    reason = runs[-1].get("reason") or ("RunSucceeded" if good else "RunFailed")
+    return [("LastRunSucceeded", str(good), reason, f"{runs[-1]['name']} ended {runs[-1]['phase']}")]
+
+
+def _with_conditions(
+    status: Status, wanted: Sequence[tuple[str, str, str, str]], before: Status, generation: int, now: str
+) -> Status:
+    known = {c["type"]: c for c in before.get("conditions", ())}
+    others = [c for c in status.get("conditions", ()) if c["type"] not in {kind for kind, *_ in wanted}]
+    made = [
+        {
+            "type": kind, "status": value, "reason": reason, "message": message[:32768],
+            "observedGeneration": generation,
+            "lastTransitionTime": known[kind]["lastTransitionTime"]
+            if kind in known and known[kind]["status"] == value else now,
+        }
+        for kind, value, reason, message in wanted
+    ]  # fmt: skip
+    return {**status, "conditions": [*others, *made]}

@@ -1,0 +1,170 @@
+"""What is known of each Workspace, gathered from the live copies: Workflows, schedule, wish, training."""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.intent import Intent, Refusal, config_map_name, intent, secret_names
+from controller.kube_api import Api, ApiError, Object
+from controller.observed_workflow import pod_of
+from controller.reconcile import FINALIZER, Observed
+from controller.reflector import Key, Reflector
+from controller.training_log import events_in
+from pipelines.plan import CLEANUP_SUFFIX, Placement, cron_name
+from presets.annotations import PREFIX
+from steps.contract import WORKSPACE_LABEL
+
+FRESH_SECONDS = 30.0  # how old what was asked for one by one (ConfigMaps, Secrets) may be
+TRAINING_SECONDS = 10.0
+LOG_LINES = 20
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+@dataclass(slots=True)
+class Wish:
+    """A Workspace's intent, what it was made of, and when that was asked for."""
+
+    made_of: tuple[Any, ...]
+    asked_at: float
+    config_map: Object | None
+    intent: Intent | Refusal
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is kept of one Workspace between two looks; all of it can be had again."""
+
+    wish: Wish | None = None
+    training: Mapping[str, Any] | None = None
+    training_of: str = ""  # the pod
+    training_at: float = 0.0
+    written: tuple[Any, Any] = field(default=(None, None))  # the status as it was wanted, and as it was stored
+
+
+class Observer:
+    """Reads the live copies, and asks for what is not in them."""
+
+    def __init__(
+        self, api: Api, placement: Placement, workspaces: Reflector, workflows: Reflector, crons: Reflector
+    ) -> None:
+        self._api = api
+        self._placement = placement
+        self._workspaces, self._workflows, self._crons = workspaces, workflows, crons
+        self._of_workspace: dict[Key, set[str]] = defaultdict(set)  # names of Workflows
+        self.memory: dict[Key, Memory] = defaultdict(Memory)
+
+    def index(self, before: Object | None, after: Object | None) -> Key | None:
+        """Note a Workflow that has come, changed or gone; return whose it is."""
+        body = after or before
+        key = owner_of(body) if body else None
+        if body is None or key is None:
+            return None
+        names = self._of_workspace[key]
+        (names.add if after else names.discard)(body["metadata"]["name"])
+        if not names:
+            del self._of_workspace[key]
+        return key
+
+    async def observe(self, key: Key) -> tuple[Observed, Object | None] | None:
+        """Return what is known of the Workspace, and its ConfigMap; None when it is gone."""
+        workspace = self._workspaces.objects.get(key)
+        if workspace is None:
+            self.memory.pop(key, None)
+            return None
+        namespace, name = key
+        cron = self._crons.objects.get((namespace, cron_name(name)))
+        found = [self._workflows.objects[namespace, run] for run in self._of_workspace.get(key, ())
+                 if (namespace, run) in self._workflows.objects]  # fmt: skip
+        runs = sorted(
+            (run for run in found if not run["metadata"]["name"].endswith(CLEANUP_SUFFIX)),
+            key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]),
+        )
+        cleanups = [run for run in found if run["metadata"]["name"].endswith(CLEANUP_SUFFIX)]
+        wish = await self._wish(key, workspace)
+        seen = Observed(
+            workspace=workspace,
+            intent=wish.intent,
+            workflows=runs,
+            cron=cron if cron is not None and owner_of(cron) == key else None,
+            cleanup=cleanups[0] if cleanups else None,
+            argo=self._workflows.known,
+            makes_nodes=self._placement.nodes.provisioner != "byo",
+            training=await self._training(key, runs),
+        )
+        return seen, wish.config_map
+
+    async def _wish(self, key: Key, workspace: Object) -> Wish:
+        metadata = workspace["metadata"]
+        ours = {k: v for k, v in (metadata.get("annotations") or {}).items() if k.startswith(PREFIX)}
+        made_of = (metadata["uid"], metadata["generation"], tuple(sorted(ours.items())))
+        known = self.memory[key].wish
+        now = time.monotonic()
+        leaving = FINALIZER in metadata.get("finalizers", ()) and "deletionTimestamp" in metadata
+        if known is not None and known.made_of != made_of:
+            known = None
+        fresh = leaving or not asks_for_others(workspace) or (known and now - known.asked_at < FRESH_SECONDS)
+        if known is not None and fresh:
+            return known
+        config_map = await self._config_map(key[0], workspace)
+        same = known is not None and _version(config_map) == _version(known.config_map)
+        if known is not None and same and isinstance(known.intent, Intent):
+            known.asked_at = now
+            return known
+        missing = await self._missing_secrets(key[0], workspace)
+        found = Wish(made_of, now, config_map, intent(workspace, config_map, missing, self._placement))
+        self.memory[key].wish = found
+        return found
+
+    async def _config_map(self, namespace: str, workspace: Object) -> Object | None:
+        name = config_map_name(workspace)
+        return await self._api.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}") if name else None
+
+    async def _missing_secrets(self, namespace: str, workspace: Object) -> list[str]:
+        """Return the named Secrets that are not there; their contents are not read."""
+        missing = []
+        for name in sorted(secret_names(workspace)):
+            try:
+                found = await self._api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}", accept=METADATA_ONLY)
+            except ApiError as error:
+                if error.status in (401, 403):  # whoever installed us does not want us to look
+                    continue
+                raise
+            if found is None:
+                missing.append(name)
+        return missing
+
+    async def _training(self, key: Key, runs: list[Object]) -> Mapping[str, Any] | None:
+        """Return the newest training event: read from the log of the pod that trains, every few seconds."""
+        memory = self.memory[key]
+        pod = pod_of(runs[-1], "tune") if runs else ""
+        if pod and (pod != memory.training_of or time.monotonic() - memory.training_at >= TRAINING_SECONDS):
+            path = f"/api/v1/namespaces/{key[0]}/pods/{pod}/log"
+            text = await self._api.text(path, {"container": "main", "tailLines": str(LOG_LINES)})
+            events = events_in(text.splitlines())
+            if events or pod != memory.training_of:
+                memory.training = events[-1] if events else None
+            memory.training_of, memory.training_at = pod, time.monotonic()
+        return memory.training
+
+
+def asks_for_others(workspace: Object) -> bool:
+    """Whether what the Workspace means depends on objects that are not watched."""
+    return bool((workspace.get("tuning") or {}).get("config") or secret_names(workspace))
+
+
+def is_training(seen: Observed) -> bool:
+    """Whether a pod trains now."""
+    return bool(seen.workflows) and bool(pod_of(seen.workflows[-1], "tune"))
+
+
+def owner_of(body: Object) -> Key | None:
+    """Return whose a Workflow or a CronWorkflow is, None when it is no Workspace's."""
+    metadata = body["metadata"]
+    name = (metadata.get("labels") or {}).get(WORKSPACE_LABEL)
+    return (metadata.get("namespace", ""), name) if name else None
+
+
+def _version(body: Object | None) -> str:
+    return str(body["metadata"]["resourceVersion"]) if body else ""

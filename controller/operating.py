@@ -1,0 +1,57 @@
+"""``kaiflow controller``: its options."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from controller.options import Aks, Cache, Cloud, Gpus, ImageVolumes, Provisioner, checked_cache, node_placement
+
+
+def controller(
+    namespace: Annotated[
+        str, typer.Option("-n", "--namespace", help="Look at this namespace alone; at all otherwise.")
+    ] = "",
+    cache: Cache = None,
+    image_volumes: ImageVolumes = False,
+    provisioner: Provisioner = "karpenter",
+    cloud: Cloud = "azure",
+    aks: Aks = None,
+    gpus: Gpus = None,
+    image_step: Annotated[str | None, typer.Option("--image-step", help="Image of the steps.")] = None,
+    image_tune: Annotated[str | None, typer.Option("--image-tune", help="Image of the training, with CUDA.")] = None,
+    image_serve: Annotated[str | None, typer.Option("--image-serve", help="Image of the server.")] = None,
+    image_pull_secret: Annotated[
+        list[str] | None, typer.Option("--image-pull-secret", help="Secret for these images; may be repeated.")
+    ] = None,
+    only_annotated: Annotated[
+        bool | None,
+        typer.Option(
+            "--only-annotated/--all",
+            help="Take only Workspaces annotated kaiflow.dev/managed: true.",
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Workspaces that are looked at together.")] = 8,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of health and metrics.")] = 8080,
+    lease_namespace: Annotated[str, typer.Option("--lease-namespace", help="Where the Lease is; here otherwise.")] = "",
+    lease_seconds: Annotated[
+        float, typer.Option("--lease-seconds", min=1.0, help="How long a dead leader leads.")
+    ] = 15,
+) -> None:
+    """Keep the cluster equal to its Workspaces, and say so in their status; several may run, one works."""
+    import asyncio
+
+    from controller.lease import Pace
+    from controller.operator import Settings
+    from controller.operator_process import ProcessOptions, run_controller
+    from pipelines.plan import Images, Placement
+    from steps import logs
+
+    named = {"step": image_step, "tune": image_tune, "serve": image_serve}
+    images = Images(**{k: v for k, v in named.items() if v}, pull_secrets=tuple(image_pull_secret or ()))
+    nodes = node_placement(provisioner, cloud, aks)
+    placement = Placement(checked_cache(cache), image_volumes, gpus, nodes, images)
+    pace = Pace(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5)
+    logs.configure({"component": "controller", **({"pod": os.environ["HOSTNAME"]} if "HOSTNAME" in os.environ else {})})
+    settings = Settings(placement, namespace, workers, only_annotated)
+    raise typer.Exit(asyncio.run(run_controller(settings, ProcessOptions(port, lease_namespace, pace))))

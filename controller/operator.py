@@ -1,0 +1,185 @@
+"""The controller: live copies of what is there, a queue of Workspaces to look at, actions done on the cluster."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controller.compiling import Compiler
+from controller.kube_api import Api, ApiError, Object
+from controller.observed_workflow import pruned
+from controller.observing import FRESH_SECONDS, TRAINING_SECONDS, Observer, asks_for_others, is_training
+from controller.operator_metrics import OperatorMetrics
+from controller.performing import ARGO, WORKSPACES, Performer, Subject
+from controller.reconcile import Action, Again, Observed, WriteStatus, reconcile
+from controller.reflector import Key, Reflector, key_of
+from controller.work_queue import WorkQueue
+from pipelines.nodes import timestamp
+from pipelines.plan import Placement
+from presets.annotations import PREFIX
+from steps import logs
+from steps.contract import MANAGED_BY
+
+CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/workspaces.kaito.sh"
+MANAGED = f"{PREFIX}managed"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What whoever installs the controller chooses."""
+
+    placement: Placement
+    namespace: str = ""  # empty: all
+    workers: int = 8
+    only_annotated: bool | None = None  # None: where the CRD is not ours
+
+
+class Operator:
+    """One controller at work."""
+
+    def __init__(self, api: Api, settings: Settings, metrics: OperatorMetrics) -> None:
+        self._api = api
+        self._settings = settings
+        self._metrics = metrics
+        folder = f"/namespaces/{settings.namespace}" if settings.namespace else ""
+        ours = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
+        self._workspaces = Reflector(api, f"{WORKSPACES}{folder}/workspaces", _workspace, self._on_workspace)
+        self._workflows = Reflector(api, f"{ARGO}{folder}/workflows", pruned, self._on_workflow, ours)
+        self._crons = Reflector(api, f"{ARGO}{folder}/cronworkflows", _cron, self._on_cron, ours)
+        self._reflectors = {
+            "workspaces": self._workspaces, "workflows": self._workflows, "cronworkflows": self._crons,
+        }  # fmt: skip
+        self._observer = Observer(api, settings.placement, self._workspaces, self._workflows, self._crons)
+        self._compiler = Compiler(settings.placement)
+        self._performer = Performer(api, self._compiler, self._remember)
+        self._queue = WorkQueue(self._look, lambda _key, _error: metrics.errors.inc())
+        self._only_annotated = bool(settings.only_annotated)
+        metrics.watch_queue(lambda: len(self._queue))
+
+    async def run(self) -> None:
+        """Work, until cancelled."""
+        try:
+            self._only_annotated = await self._shares_with_kaito()
+            async with asyncio.TaskGroup() as group:
+                for reflector in self._reflectors.values():
+                    group.create_task(reflector.run())
+                for reflector in self._reflectors.values():  # nothing is decided before all is known
+                    await reflector.synced.wait()
+                logs.event("synced", workspaces=len(self._workspaces.objects), argo=self._workflows.known)
+                await self._queue.run(self._settings.workers)
+        finally:
+            self._compiler.close()
+
+    async def _shares_with_kaito(self) -> bool:
+        """Whether KAITO's own CRD is there: then only Workspaces that say so are ours."""
+        if self._settings.only_annotated is not None:
+            return self._settings.only_annotated
+        try:
+            crd = await self._api.get(CRD_PATH)
+        except ApiError as error:
+            logs.warning("crd_unreadable", why=error.message)
+            return False
+        labels = (crd or {}).get("metadata", {}).get("labels") or {}
+        shares = crd is not None and labels.get("app.kubernetes.io/managed-by") not in ("kaiflow", "Helm")
+        logs.event("takes", workspaces=f"those annotated {MANAGED}: true" if shares else "all")
+        return shares
+
+    # What the live copies tell
+
+    def _remember(self, kind: str, body: Object, *, quiet: bool) -> None:
+        self._reflectors[kind].remember(body, quiet=quiet)
+
+    def _on_workspace(self, before: Object | None, after: Object | None) -> None:
+        self._metrics.count_state(_state(before), _state(after))
+        body = after or before
+        if body is not None and (before is None or after is None or _matters(before, after)):
+            self._queue.add(key_of(body))
+
+    def _on_workflow(self, before: Object | None, after: Object | None) -> None:
+        key = self._observer.index(before, after)
+        if key is not None:
+            self._queue.add(key)
+
+    def _on_cron(self, before: Object | None, after: Object | None) -> None:
+        body = after or before
+        name = (body or {}).get("metadata", {}).get("labels", {}).get("kaito.sh/workspace")
+        if body is not None and name:
+            self._queue.add((body["metadata"]["namespace"], name))
+
+    # One look at one Workspace
+
+    async def _look(self, key: Key) -> float | None:
+        began = time.perf_counter()
+        found = await self._observer.observe(key)
+        if found is None:
+            return None
+        seen, config_map = found
+        if not self._is_ours(seen.workspace):
+            return None
+        actions = reconcile(seen, timestamp())
+        again = await self._do(key, seen, config_map, actions)
+        self._metrics.looks.observe(time.perf_counter() - began)
+        return again
+
+    def _is_ours(self, workspace: Object) -> bool:
+        annotations = workspace["metadata"].get("annotations") or {}
+        said = annotations.get(MANAGED)
+        return said == "true" if self._only_annotated else said != "false"
+
+    async def _do(self, key: Key, seen: Observed, config_map: Object | None, actions: list[Action]) -> float | None:
+        subject = Subject(seen.workspace, config_map)
+        waits = [TRAINING_SECONDS] if is_training(seen) else []
+        if asks_for_others(seen.workspace):
+            waits.append(FRESH_SECONDS * 2)
+        memory = self._observer.memory[key]
+        for action in actions:
+            if isinstance(action, Again):
+                waits.append(action.seconds)
+            elif isinstance(action, WriteStatus):
+                # A CRD that knows fewer fields than we write stores less: that is no reason to write it again.
+                stored = seen.workspace.get("status") or {}
+                if memory.written == (_digest(action.status), _digest(stored)):
+                    continue
+                await self._performer.perform(subject, action)
+                self._metrics.writes.inc()
+                kept = (self._workspaces.objects.get(key) or {}).get("status") or {}
+                memory.written = (_digest(action.status), _digest(kept))
+            else:
+                await self._performer.perform(subject, action)
+        return min(waits) if waits else None
+
+    @property
+    def heard_seconds_ago(self) -> float:
+        """How long ago the API server was last heard of, by the kind that has been silent longest."""
+        return max(time.monotonic() - r.heard_at for r in self._reflectors.values() if r.known)
+
+
+def _workspace(body: Object) -> Object:
+    metadata = {k: v for k, v in body["metadata"].items() if k != "managedFields"}
+    annotations = metadata.get("annotations")
+    if annotations:  # kubectl's copy of the whole object
+        kept = {k: v for k, v in annotations.items() if k != "kubectl.kubernetes.io/last-applied-configuration"}
+        metadata["annotations"] = kept
+    return {**body, "metadata": metadata}
+
+
+def _cron(body: Object) -> Object:
+    kept = ("name", "namespace", "uid", "resourceVersion", "labels")
+    return {"metadata": {key: value for key, value in body["metadata"].items() if key in kept}}
+
+
+def _matters(before: Object, after: Object) -> bool:
+    """Whether a change is more than our own writing of the status."""
+    was, now = before["metadata"], after["metadata"]
+    fields = ("generation", "annotations", "finalizers", "deletionTimestamp", "uid")
+    return any(was.get(f) != now.get(f) for f in fields) or before.get("status") != after.get("status")
+
+
+def _state(body: Object | None) -> str | None:
+    return None if body is None else str((body.get("status") or {}).get("state") or "Pending")
+
+
+def _digest(status: Mapping[str, Any]) -> int:
+    return hash(json.dumps(status, sort_keys=True))

@@ -1,0 +1,150 @@
+"""Actions done on the cluster, one after the other; whatever fails is tried again with the next look."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from controller import reconcile as r
+from controller.compiling import Compiler
+from controller.events import event_body
+from controller.intent import HASH, REVISION
+from controller.kube_api import Api, ApiError, Object
+from pipelines.nodes import timestamp
+from steps import logs
+
+WORKSPACES = "/apis/kaito.sh/v1beta1"
+ARGO = "/apis/argoproj.io/v1alpha1"
+COMPONENT = "kaiflow"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The Workspace that is worked on, as it was read, and its ConfigMap."""
+
+    workspace: Object
+    config_map: Object | None
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return str(self.workspace["metadata"]["namespace"])
+
+    @property
+    def path(self) -> str:
+        """Its path."""
+        return f"{WORKSPACES}/namespaces/{self.namespace}/workspaces/{self.workspace['metadata']['name']}"
+
+    def argo(self, kind: str) -> str:
+        """Return the path of a kind of Argo's in its namespace."""
+        return f"{ARGO}/namespaces/{self.namespace}/{kind}"
+
+
+class Seen(Protocol):
+    """Is given every object that a write has returned; ``quiet``: nobody need look at it."""
+
+    def __call__(self, kind: str, body: Object, *, quiet: bool) -> None:
+        """Take it."""
+
+
+class Performer:
+    """Does actions."""
+
+    def __init__(self, api: Api, compiler: Compiler, seen: Seen) -> None:
+        self._api = api
+        self._compile = compiler
+        self._seen = seen
+        self._how: dict[type, Callable[[Subject, Any], Awaitable[None]]] = {
+            r.AddFinalizer: self._add_finalizer, r.RemoveFinalizer: self._remove_finalizer,
+            r.CreateRun: self._create_run, r.StopRun: self._stop_run, r.DeleteRun: self._delete_run,
+            r.Remember: self._remember, r.ApplyCron: self._apply_cron, r.DeleteCron: self._delete_cron,
+            r.DeleteServing: self._delete_serving, r.CreateCleanup: self._create_cleanup,
+            r.WriteStatus: self._write_status, r.Tell: self._tell,
+        }  # fmt: skip
+
+    async def perform(self, subject: Subject, action: r.Action) -> None:
+        """Do one action.
+
+        Raises:
+            ApiError: the API server refuses it.
+            KaiflowError: the Workflow cannot be built.
+        """
+        await self._how[type(action)](subject, action)
+
+    async def _merge(self, subject: Subject, metadata: Object) -> None:
+        """Change metadata of the very object that was read."""
+        known = subject.workspace["metadata"]
+        body = {"metadata": {"resourceVersion": known["resourceVersion"], "uid": known["uid"], **metadata}}
+        stored = await self._api.merge(subject.path, body)
+        if stored is not None:
+            subject.workspace["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
+            self._seen("workspaces", stored, quiet=False)
+
+    async def _add_finalizer(self, subject: Subject, _: r.AddFinalizer) -> None:
+        known = subject.workspace["metadata"].get("finalizers", [])
+        await self._merge(subject, {"finalizers": [*known, r.FINALIZER]})
+
+    async def _remove_finalizer(self, subject: Subject, _: r.RemoveFinalizer) -> None:
+        known = subject.workspace["metadata"].get("finalizers", [])
+        await self._merge(subject, {"finalizers": [name for name in known if name != r.FINALIZER]})
+
+    async def _remember(self, subject: Subject, action: r.Remember) -> None:
+        await self._merge(subject, {"annotations": {HASH: action.revision, REVISION: str(action.number)}})
+
+    async def _create_run(self, subject: Subject, _: r.CreateRun) -> None:
+        workflow, _cron = await self._compile(subject.workspace, subject.config_map)
+        await self._create(subject, workflow)
+
+    async def _create(self, subject: Subject, workflow: Object) -> None:
+        made = await self._api.create(subject.argo("workflows"), workflow)
+        if made is None:  # created by an earlier life of ours, and not seen yet
+            made = await self._api.get(f"{subject.argo('workflows')}/{workflow['metadata']['name']}")
+        else:
+            logs.event("created", workflow=workflow["metadata"]["name"], namespace=subject.namespace)
+        if made is not None:
+            self._seen("workflows", made, quiet=False)
+
+    async def _create_cleanup(self, subject: Subject, _: r.CreateCleanup) -> None:
+        await self._create(subject, await self._compile.cleanup(subject.workspace, subject.config_map))
+
+    async def _stop_run(self, subject: Subject, action: r.StopRun) -> None:
+        await self._api.merge(f"{subject.argo('workflows')}/{action.name}", {"spec": {"shutdown": "Stop"}})
+
+    async def _delete_run(self, subject: Subject, action: r.DeleteRun) -> None:
+        await self._api.delete(f"{subject.argo('workflows')}/{action.name}", action.uid)
+
+    async def _apply_cron(self, subject: Subject, _: r.ApplyCron) -> None:
+        _workflow, cron = await self._compile(subject.workspace, subject.config_map)
+        if cron is None:
+            return
+        path = f"{subject.argo('cronworkflows')}/{cron['metadata']['name']}"
+        self._seen("cronworkflows", await self._api.apply(path, cron), quiet=False)
+
+    async def _delete_cron(self, subject: Subject, action: r.DeleteCron) -> None:
+        await self._api.delete(f"{subject.argo('cronworkflows')}/{action.name}")
+
+    async def _delete_serving(self, subject: Subject, _: r.DeleteServing) -> None:
+        name = subject.workspace["metadata"]["name"]
+        uid = subject.workspace["metadata"]["uid"]
+        for path in (f"/apis/apps/v1/namespaces/{subject.namespace}/deployments/{name}",
+                     f"/api/v1/namespaces/{subject.namespace}/services/{name}"):  # fmt: skip
+            found = await self._api.get(path)
+            owners = (found or {}).get("metadata", {}).get("ownerReferences") or ()
+            if any(owner.get("uid") == uid for owner in owners):
+                await self._api.delete(path)
+
+    async def _write_status(self, subject: Subject, action: r.WriteStatus) -> None:
+        known = subject.workspace["metadata"]
+        body = {
+            "apiVersion": "kaito.sh/v1beta1", "kind": "Workspace",
+            "metadata": {"name": known["name"], "namespace": known["namespace"], "uid": known["uid"]},
+            "status": dict(action.status),
+        }  # fmt: skip
+        stored = await self._api.apply(f"{subject.path}/status", body)
+        self._seen("workspaces", stored, quiet=True)
+
+    async def _tell(self, subject: Subject, action: r.Tell) -> None:
+        body = event_body(subject.workspace, action.told, COMPONENT, timestamp())
+        try:
+            await self._api.create(f"/api/v1/namespaces/{subject.namespace}/events", body)
+        except ApiError as error:  # an Event that cannot be told must not keep the run from going on
+            logs.warning("event_untold", reason=action.told.reason, why=error.message)

@@ -1,0 +1,239 @@
+"""What is to be done so that the cluster is as a Workspace asks: observed → actions.  Pure.
+
+Level-triggered: what was done before is read off the cluster, never remembered here, so that a controller that was
+killed anywhere goes on where it was. The memory is on the objects: the Workspace's annotation ``hash`` names the
+revision whose run was started, and the Workflow's label ``asked`` the very wish that it was started for. Hence a
+Workflow that somebody deletes stays deleted, and one of the same revision from long ago is replaced when the
+Workspace returns to it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from controller.cluster_status import cluster_status
+from controller.compiling import GENERATION_LABEL
+from controller.durations import parse
+from controller.events import Told, changes
+from controller.intent import HASH, REVISION, Intent, Refusal
+from controller.kube_api import Object
+from controller.observed_workflow import has_ended
+
+FINALIZER = "kaiflow.dev/nodes"
+REVISION_LABEL = "kaiflow.dev/revision"
+STOPPING_SECONDS = 5.0  # until a run that was told to stop is looked at again
+PATIENCE_SECONDS = 1800  # of a deletion: then it goes on without what does not answer
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that is known of one Workspace."""
+
+    workspace: Object
+    intent: Intent | Refusal
+    workflows: Sequence[Object]  # of this Workspace, oldest first
+    cron: Object | None
+    cleanup: Object | None  # the Workflow that gives nodes back when the Workspace goes
+    argo: bool  # whether the cluster knows Workflows
+    makes_nodes: bool  # whether runs make nodes, or are given them
+    training: Mapping[str, Any] | None  # newest training event of the tune step
+
+
+@dataclass(frozen=True, slots=True)
+class AddFinalizer:
+    """Hold the Workspace until its nodes are given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFinalizer:
+    """Let the Workspace go."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRun:
+    """Create the Workflow of this revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRun:
+    """Tell a Workflow to stop; its exit handler runs."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRun:
+    """Delete a Workflow of long ago whose name is needed."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Note on the Workspace which revision's run was started."""
+
+    revision: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyCron:
+    """Make the CronWorkflow what this revision asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteCron:
+    """Remove the CronWorkflow."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteServing:
+    """Remove Deployment and Service, so that nothing needs a node any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCleanup:
+    """Create the Workflow that gives back the nodes of all runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatus:
+    """Write the status."""
+
+    status: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell an Event."""
+
+    told: Told
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Look again after a while, whatever happens."""
+
+    seconds: float
+
+
+Action = (
+    AddFinalizer | RemoveFinalizer | CreateRun | StopRun | DeleteRun | Remember | ApplyCron | DeleteCron
+    | DeleteServing | CreateCleanup | WriteStatus | Tell | Again
+)  # fmt: skip
+
+
+def reconcile(seen: Observed, now: str) -> list[Action]:
+    """Return what is to be done, in order; nothing when all is as it should be."""
+    metadata = seen.workspace["metadata"]
+    if metadata.get("deletionTimestamp"):
+        return list(_leaving(seen, now)) if FINALIZER in metadata.get("finalizers", ()) else []
+    if FINALIZER not in metadata.get("finalizers", ()):
+        return [AddFinalizer()]  # before anything outside is made; the change brings us back
+    actions: list[Action] = []
+    if isinstance(seen.intent, Intent):
+        actions += _run(seen, seen.intent)
+        actions += _schedule(seen, seen.intent)
+    actions += _status(seen, now)
+    return actions
+
+
+def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
+    """Yield what starts the run of this revision, once, after those of others have ended."""
+    if not seen.argo:
+        yield Tell(Told("ArgoMissing", "The cluster knows no Argo Workflows: nothing runs until it is installed."))
+        yield Again(60)
+        return
+    if started(seen.workspace) == intent.revision:
+        return
+    others = [run for run in seen.workflows if not has_ended(run) and not _is_of(run, intent)]
+    for run in others:
+        if not run["spec"].get("shutdown"):
+            name = run["metadata"]["name"]
+            yield StopRun(name)
+            yield Tell(Told("RunStopping", f"{name} is stopped: revision {intent.revision} is asked for."))
+    if others:
+        yield Again(STOPPING_SECONDS)
+        return
+    known = next((run for run in seen.workflows if run["metadata"]["name"] == intent.run), None)
+    if known is None:
+        yield CreateRun()
+    elif known["metadata"]["labels"].get(GENERATION_LABEL) != intent.asked:
+        yield DeleteRun(intent.run, known["metadata"]["uid"])
+    else:
+        yield Remember(intent.revision, revision_number(seen.workspace, intent.revision))
+
+
+def _is_of(run: Object, intent: Intent) -> bool:
+    """Whether the run is the one that is asked for, or its schedule's."""
+    labels = run["metadata"].get("labels") or {}
+    return labels.get(REVISION_LABEL) == intent.revision and labels.get(GENERATION_LABEL, intent.asked) == intent.asked
+
+
+def started(workspace: Object) -> str:
+    """Return the revision whose run was started last."""
+    return str((workspace["metadata"].get("annotations") or {}).get(HASH, ""))
+
+
+def revision_number(workspace: Object, revision: str) -> int:
+    """Return the number of a revision: that of an earlier run of it, else the next (as KAITO counts)."""
+    annotations = workspace["metadata"].get("annotations") or {}
+    newest = int(annotations.get(REVISION) or 0)
+    runs = (workspace.get("status") or {}).get("runs") or ()
+    earlier = list(dict.fromkeys(run["revision"] for run in runs if run.get("revision")))
+    if started(workspace) == revision:
+        return newest
+    return earlier.index(revision) + 1 if revision in earlier else max(newest, len(earlier)) + 1
+
+
+def _schedule(seen: Observed, intent: Intent) -> Iterator[Action]:
+    if not seen.argo:
+        return
+    if intent.scheduled:
+        labels = seen.cron["metadata"].get("labels") or {} if seen.cron else {}
+        if labels.get(REVISION_LABEL) != intent.revision:
+            yield ApplyCron()
+            yield Tell(Told("ScheduleSet", f"The schedule runs revision {intent.revision}."))
+    elif seen.cron is not None:
+        yield DeleteCron(seen.cron["metadata"]["name"])
+        yield Tell(Told("ScheduleRemoved", "The Workspace has no schedule any more."))
+
+
+def _status(seen: Observed, now: str) -> Iterator[Action]:
+    before = seen.workspace.get("status") or {}
+    after = cluster_status(seen.workspace, seen.intent, seen.workflows, seen.training, now)
+    if after != before:
+        for told in changes(before, after):
+            yield Tell(told)
+        yield WriteStatus(after)
+
+
+def _leaving(seen: Observed, now: str) -> Iterator[Action]:
+    """Yield what gives back all that was taken, then lets the Workspace go."""
+    name = seen.workspace["metadata"]["name"]
+    waited = (parse(now) - parse(seen.workspace["metadata"]["deletionTimestamp"])).total_seconds()
+    if seen.cron is not None:
+        yield DeleteCron(seen.cron["metadata"]["name"])
+    running = [run for run in seen.workflows if not has_ended(run)]
+    late = waited > PATIENCE_SECONDS
+    if running and not late:
+        for run in running:
+            if not run["spec"].get("shutdown"):
+                yield StopRun(run["metadata"]["name"])
+        yield Again(STOPPING_SECONDS)
+        return
+    yield DeleteServing()
+    took = bool(seen.makes_nodes and (seen.workflows or started(seen.workspace)))
+    if took and seen.argo and isinstance(seen.intent, Intent) and not late:
+        if seen.cleanup is None:
+            yield CreateCleanup()
+        if seen.cleanup is None or not has_ended(seen.cleanup):
+            yield Again(STOPPING_SECONDS)
+            return
+    phase = ((seen.cleanup or {}).get("status") or {}).get("phase")
+    if took and phase != "Succeeded":
+        yield Tell(Told("NodesMayRemain", f"Nodes of {name} may be left: kaiflow nodes --orphans."))
+    yield RemoveFinalizer()

@@ -1,0 +1,60 @@
+"""``status.runs``: the newest runs of a Workspace, and how each has ended.  Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from controller.observed_steps import StepStatus, output
+
+KEEP_RUNS = 10
+CRON_LABEL = "workflows.argoproj.io/cron-workflow"  # Argo's, on what a CronWorkflow has started
+NOTHING_NEW = "NothingNew"
+
+Run = dict[str, Any]
+
+
+def with_run(
+    before: Iterable[Mapping[str, Any]], workflow: Mapping[str, Any], steps: Mapping[str, StepStatus]
+) -> list[Run]:
+    """Return the runs, newest last: that of ``workflow`` replaces its own earlier entry."""
+    entry = run_entry(workflow, steps)
+    kept = [dict(run) for run in before if not _same(run, entry)]
+    return sorted([*kept, entry], key=lambda run: str(run.get("startedAt") or "9999"))[-KEEP_RUNS:]
+
+
+def _same(run: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    began = run.get("startedAt") in (None, entry.get("startedAt"))
+    return bool(run["name"] == entry["name"] and began)
+
+
+def run_entry(workflow: Mapping[str, Any], steps: Mapping[str, StepStatus]) -> Run:
+    """Return the entry of one run."""
+    metadata, status = workflow["metadata"], workflow.get("status") or {}
+    labels = metadata.get("labels") or {}
+    phase = status.get("phase") or "Pending"
+    entry = {
+        "name": metadata["name"],
+        "phase": phase,
+        "revision": labels.get("kaiflow.dev/revision"),
+        "scheduled": True if CRON_LABEL in labels else None,
+        "reason": NOTHING_NEW if phase == "Succeeded" and is_nothing_new(steps) else None,
+        "startedAt": status.get("startedAt"),
+        "finishedAt": status.get("finishedAt"),
+        "digest": output(steps, "push", "digest"),
+        "baseEvalLoss": number(output(steps, "tune", "base-loss")),
+        "evalLoss": number(output(steps, "tune", "tuned-loss")),
+        "gate": output(steps, "push", "verdict"),
+    }
+    return {key: value for key, value in entry.items() if value not in (None, "")}
+
+
+def is_nothing_new(steps: Mapping[str, StepStatus]) -> bool:
+    """Whether the run has found the data as it was, and done nothing."""
+    return output(steps, "fetch", "changed") == "false"
+
+
+def number(text: str) -> float | None:
+    """Return the number that a step has written, None where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
