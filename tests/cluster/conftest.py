@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from presets.crd import crd
 from steps import node_provisioner, provision_karpenter, release
 from steps.cluster import Cluster
+from tests.cluster.argo import argo_crd
 
 GROUP = "karpenter.sh"
 ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -41,20 +43,40 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.cluster)
 
 
+def established(cluster, body):
+    """Apply a CRD, and wait until the server knows its kind."""
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{body['metadata']['name']}"
+    cluster.apply(path, body)
+    for _ in range(200):
+        conditions = ((cluster.get(path) or {}).get("status") or {}).get("conditions") or ()
+        if {c["type"]: c["status"] for c in conditions}.get("Established") == "True":
+            return
+        time.sleep(0.05)
+    raise TimeoutError("the CRD is not established")
+
+
+def without_cel(body):
+    """An API server before 1.23 does not know x-kubernetes-validations, and server-side apply says so."""
+    if isinstance(body, dict):
+        return {key: without_cel(value) for key, value in body.items() if key != "x-kubernetes-validations"}
+    return [without_cel(value) for value in body] if isinstance(body, list) else body
+
+
 @pytest.fixture(scope="session")
 def cluster():
     """The API server of KUBECONFIG."""
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("KUBECONFIG names no cluster")
     found = Cluster.connect()
-    found.apply(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/nodeclaims.{GROUP}", CRD)
-    for _ in range(100):
-        body = found.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/nodeclaims.{GROUP}") or {}
-        conditions = {c["type"]: c["status"] for c in (body.get("status") or {}).get("conditions") or ()}
-        if conditions.get("Established") == "True":
-            return found
-        time.sleep(0.1)
-    raise TimeoutError("the CRD is not established")
+    established(found, CRD)
+    return found
+
+
+@pytest.fixture(scope="session")
+def kinds(cluster):
+    """A cluster that knows Workspaces and Argo's kinds."""
+    for body in (without_cel(crd()), argo_crd("Workflow"), argo_crd("CronWorkflow")):
+        established(cluster, body)
 
 
 class StandIn:

@@ -1,34 +1,19 @@
 """The CRD on a real API server: applied, explained, listed; the examples stored as they are."""
 
-import time
-
 import pytest
 import yaml
 
-from presets.crd import NAME, crd
+from presets.crd import NAME
 from tests.conftest import ROOT
 
 WORKSPACES = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
-@pytest.fixture(scope="module")
-def workspaces(cluster):
+@pytest.fixture
+def workspaces(kinds):
     """The path of Workspaces on a cluster that knows them."""
-    cluster.apply(f"{CRDS}/{NAME}", without_cel(crd()))
-    for _ in range(200):
-        conditions = ((cluster.get(f"{CRDS}/{NAME}") or {}).get("status") or {}).get("conditions") or ()
-        if {"Established": "True"}.items() <= {c["type"]: c["status"] for c in conditions}.items():
-            break
-        time.sleep(0.05)
     return WORKSPACES
-
-
-def without_cel(body):
-    """An API server before 1.23 does not know x-kubernetes-validations, and server-side apply says so."""
-    if isinstance(body, dict):
-        return {key: without_cel(value) for key, value in body.items() if key != "x-kubernetes-validations"}
-    return [without_cel(value) for value in body] if isinstance(body, list) else body
 
 
 def test_its_schema_is_structural_to_the_api_server(cluster, workspaces):

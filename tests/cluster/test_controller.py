@@ -1,0 +1,247 @@
+"""The controller on a real API server; the local engine, with canned steps, stands in for Argo's controller."""
+
+import signal
+import time
+
+import pytest
+
+from controller.intent import HASH, REVISION
+from controller.reconcile import FINALIZER
+from tests.cluster.argo import ARGO, Argo
+from tests.cluster.operator_process import Controller, until
+
+WORKSPACES = "/apis/kaito.sh/v1beta1"
+SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry-login"}, "type": "Opaque"}
+
+
+def workspace(name="ws", **tuning):
+    return {
+        "apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", "metadata": {"name": name},
+        "resource": {"labelSelector": {"matchLabels": {"app": name}}},
+        "tuning": {
+            "preset": {"name": "smollm2-135m-instruct"}, "method": "qlora",
+            "input": {"urls": ["https://data.example.com/a.jsonl"]},
+            "output": {"image": f"registry.example.com/team/{name}:1", "imagePushSecret": "registry-login"}, **tuning,
+        },
+    }  # fmt: skip
+
+
+class Place:
+    """One namespace, with what the tests do in it."""
+
+    def __init__(self, cluster, namespace, argo):
+        self.cluster, self.namespace, self.argo = cluster, namespace, argo
+        self.workspaces = f"{WORKSPACES}/namespaces/{namespace}/workspaces"
+
+    def apply(self, body):
+        return self.cluster.apply(f"{self.workspaces}/{body['metadata']['name']}", body)
+
+    def get(self, name="ws"):
+        return self.cluster.get(f"{self.workspaces}/{name}")
+
+    def status(self, name="ws"):
+        return (self.get(name) or {}).get("status") or {}
+
+    def condition(self, kind, name="ws"):
+        return next((c for c in self.status(name).get("conditions", ()) if c["type"] == kind), {})
+
+    def wait_state(self, state, name="ws", seconds=40.0):
+        until(lambda: self.status(name).get("state") == state, seconds)
+        return self.status(name)
+
+    def events(self):
+        path = f"/api/v1/namespaces/{self.namespace}/events"
+        return [e["reason"] for e in self.cluster.list(path) if e["involvedObject"]["kind"] == "Workspace"]
+
+    def delete(self, name="ws"):
+        self.cluster.delete(f"{self.workspaces}/{name}")
+
+
+@pytest.fixture
+def place(cluster, kinds, tmp_path, request):
+    namespace = f"t-{time.time_ns() % 10**10}"
+    cluster.apply(
+        f"/api/v1/namespaces/{namespace}", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    )
+    cluster.apply(f"/api/v1/namespaces/{namespace}/secrets/registry-login", SECRET)
+    with Argo(cluster, namespace, tmp_path / "argo") as argo:
+        found = Place(cluster, namespace, argo)
+        yield found
+        for body in cluster.list(found.workspaces):
+            cluster.patch(f"{found.workspaces}/{body['metadata']['name']}", {"metadata": {"finalizers": None}})
+    cluster.delete(f"/api/v1/namespaces/{namespace}")
+
+
+@pytest.fixture
+def controller(place, tmp_path):
+    with Controller(place.namespace, tmp_path / "controller.log") as found:
+        yield found
+
+
+def test_a_workspace_is_run_and_its_status_tells_the_truth(place, controller):
+    place.apply(workspace())
+    status = place.wait_state("Ready")
+    body = place.get()
+    assert FINALIZER in body["metadata"]["finalizers"]
+    (run,) = place.argo.workflows()
+    assert run["metadata"]["name"] == f"ws-{body['metadata']['annotations'][HASH]}" == status["workflow"]
+    assert body["metadata"]["annotations"][REVISION] == "1"
+    assert run["metadata"]["ownerReferences"][0]["uid"] == body["metadata"]["uid"]
+    assert [s["name"] for s in status["steps"]] == [
+        "fetch", "provision", "weights", "tune", "push", "deploy", "release",
+    ]  # fmt: skip
+    assert {s["phase"] for s in status["steps"]} == {"Succeeded"}
+    assert {c["type"]: c["status"] for c in status["conditions"]} == {
+        "ResourceReady": "True", "JobStarted": "True", "InferenceReady": "True", "WorkspaceSucceeded": "True",
+        "Finished": "True", "Planned": "True", "LastRunSucceeded": "True",
+    }  # fmt: skip
+    assert (status["training"]["evalLoss"], status["endpoint"]) == (1.5, "http://ws.svc")
+    assert [r["phase"] for r in status["runs"]] == ["Succeeded"]
+    told = until(lambda: set(place.events()) >= {"Planned", "RunStarted", "RunSucceeded", "Serving"} and place.events())
+    assert len(told) == len(set(told))
+
+
+def test_a_change_stops_the_run_and_starts_the_next(place, controller):
+    place.argo.seconds = 2.0
+    place.apply(workspace(evaluation={"gate": "warn"}))
+    first = until(lambda: place.status().get("state") == "Running" and place.status()["workflow"])
+    place.argo.seconds = 0.0
+    place.apply(workspace(evaluation={"gate": "off"}))
+    until(lambda: place.status().get("workflow") not in (None, first))
+    status = place.wait_state("Ready")
+    assert [r["phase"] for r in status["runs"]] == ["Failed", "Succeeded"]
+    assert place.get()["metadata"]["annotations"][REVISION] == "2"
+    assert "RunStopping" in place.events()
+    place.apply(workspace(evaluation={"gate": "warn"}))  # back to what it was: its old Workflow makes room
+    until(lambda: place.get()["metadata"]["annotations"][REVISION] == "1")
+    until(lambda: place.status()["workflow"] == first and place.status()["state"] == "Ready")
+    assert len(place.argo.started) == 3
+
+
+def test_what_cannot_run_is_said_at_once_and_runs_when_it_is_mended(place, controller):
+    place.apply(workspace(config="mine"))
+    until(lambda: place.condition("Planned").get("reason") == "ConfigMapNotFound")
+    assert place.status()["state"] == "Pending"
+    assert not place.argo.workflows()
+    assert "PlanRefused" in until(place.events)
+    config = "training_config:\n  QuantizationConfig: {load_in_4bit: true}\n  TrainingArguments: {max_steps: 2}\n"
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "mine"},
+        "data": {"training_config.yaml": config},
+    }
+    place.cluster.apply(f"/api/v1/namespaces/{place.namespace}/configmaps/mine", body)
+    place.apply(workspace(config="mine", evaluation={"gate": "off"}))  # a change is looked at, at once
+    place.wait_state("Ready")
+
+
+def test_a_secret_that_is_missing_is_named(place, controller):
+    output = {"image": "registry.example.com/team/ws:1", "imagePushSecret": "not-there"}
+    place.apply(workspace(output=output))
+    until(lambda: place.condition("Planned").get("reason") == "SecretNotFound")
+    assert "'not-there'" in place.condition("Planned")["message"]
+
+
+def test_a_failure_says_its_reason_and_remedy_in_the_conditions_and_an_event(place, controller):
+    place.argo.failing["fetch"] = "TooManyBadRows: 3 of 4 rows cannot be used. Fix: Mend the rows."
+    place.apply(workspace())
+    status = place.wait_state("Failed")
+    assert place.condition("WorkspaceSucceeded")["message"] == (
+        "fetch: TooManyBadRows: 3 of 4 rows cannot be used. Mend the rows."
+    )
+    assert place.condition("Finished")["status"] == "True"
+    assert {s["name"]: s["phase"] for s in status["steps"]}["tune"] == "Omitted"
+    assert "RunFailed" in until(lambda: "RunFailed" in place.events() and place.events())
+
+
+def test_a_workflow_that_is_deleted_by_hand_stays_deleted(place, controller):
+    place.argo.seconds = 3.0
+    place.apply(workspace())
+    name = until(lambda: place.status().get("state") == "Running" and place.status()["workflow"])
+    place.cluster.delete(f"{ARGO}/namespaces/{place.namespace}/workflows/{name}")
+    place.wait_state("Failed")
+    assert place.condition("WorkspaceSucceeded")["reason"] == "RunDeleted"
+    time.sleep(1.0)
+    assert not place.argo.workflows()
+    place.argo.seconds = 0.0
+    body = workspace()
+    body["metadata"]["annotations"] = {"kaiflow.dev/run-again": "today"}
+    place.apply(body)
+    place.wait_state("Ready")
+
+
+def test_a_workspace_that_goes_stops_its_run_and_leaves_nothing(place, controller):
+    place.argo.seconds = 5.0
+    place.apply(workspace())
+    name = until(lambda: place.status().get("state") == "Running" and place.status()["workflow"])
+    place.delete()
+    until(lambda: place.get() is None, 40)
+    run = place.cluster.get(f"{ARGO}/namespaces/{place.namespace}/workflows/{name}")
+    assert run is None or run["spec"]["shutdown"] == "Stop"
+    until(lambda: not place.argo.workflows(), 60)  # by the garbage collector
+
+
+def test_a_schedule_runs_again_and_says_when_nothing_is_new(place, controller):
+    place.apply(workspace(schedule={"cron": "0 3 * * 0"}))
+    place.wait_state("Ready")
+    cron = f"{ARGO}/namespaces/{place.namespace}/cronworkflows/ws"
+    assert until(lambda: place.cluster.get(cron))["spec"]["schedules"] == ["0 3 * * 0"]
+    place.argo.outputs["fetch"]["changed"] = "false"
+    place.argo.tick("ws")
+    status = until(lambda: (s := place.status())["runs"][-1].get("reason") == "NothingNew" and s)
+    assert (status["state"], len(status["runs"]), status["training"]["evalLoss"]) == ("Ready", 2, 1.5)
+    place.argo.outputs["fetch"]["changed"] = "true"
+    place.argo.failing["push"] = "GateRefused: It is worse. Fix: Mend the data."
+    place.argo.tick("ws")
+    until(lambda: place.condition("LastRunSucceeded").get("status") == "False")
+    assert place.status()["state"] == "Ready"  # what serves goes on serving
+    assert place.status()["endpoint"] == "http://ws.svc"
+    place.argo.failing.clear()
+    place.argo.outputs["push"]["digest"] = "sha256:" + "2" * 64
+    place.argo.tick("ws")
+    until(lambda: place.status()["output"]["digest"] == "sha256:" + "2" * 64)
+    assert [r.get("scheduled", False) for r in place.status()["runs"]] == [False, True, True, True]
+    place.cluster.patch(f"{place.workspaces}/ws", {"tuning": {"schedule": None}})
+    until(lambda: place.cluster.get(cron) is None)
+
+
+def test_of_two_controllers_one_works_and_the_other_follows(place, controller, tmp_path):
+    with Controller(place.namespace, tmp_path / "second.log") as second:
+        place.apply(workspace())
+        place.wait_state("Ready")
+        leaders = [c for c in (controller, second) if c.events("leading")]
+        assert len(leaders) == 1
+        follower = second if leaders[0] is controller else controller
+        leaders[0].kill()
+        place.apply(workspace(evaluation={"gate": "off"}))
+        until(lambda: place.get()["metadata"]["annotations"].get(REVISION) == "2")
+        until(lambda: len(place.argo.started) == 2)
+        until(lambda: len(place.status()["runs"]) == 2 and place.status()["state"] == "Ready")
+        assert follower.events("leading")
+
+
+def test_a_controller_that_is_told_to_end_gives_its_lease_back(place, controller):
+    until(lambda: controller.events("leading"))
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{place.namespace}/leases/kaiflow-controller"
+    assert controller.kill(signal.SIGTERM) == 0
+    assert place.cluster.get(path)["spec"]["holderIdentity"] == ""
+
+
+def test_others_that_write_our_status_are_corrected(place, controller):
+    place.apply(workspace())
+    place.wait_state("Ready")
+    place.cluster.patch(f"{place.workspaces}/ws/status", {"status": {"state": "Failed", "endpoint": "http://else"}})
+    place.wait_state("Ready")
+    assert place.status()["endpoint"] == "http://ws.svc"
+
+
+def test_where_kaitos_crd_is_only_annotated_workspaces_are_taken(place, tmp_path):
+    with Controller(place.namespace, tmp_path / "c.log", "--only-annotated"):
+        mine = workspace("mine")
+        mine["metadata"]["annotations"] = {"kaiflow.dev/managed": "true"}
+        place.apply(workspace("theirs"))
+        place.apply(mine)
+        place.wait_state("Ready", "mine")
+        assert place.status("theirs") == {}
+        assert not place.get("theirs")["metadata"].get("finalizers")
