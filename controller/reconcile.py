@@ -18,6 +18,7 @@ from controller.events import Told, changes
 from controller.intent import HASH, REVISION, Intent, Refusal
 from controller.kube_api import Object
 from controller.observed_workflow import has_ended
+from controller.runs import CRON_LABEL
 
 FINALIZER = "kaiflow.dev/nodes"
 REVISION_LABEL = "kaiflow.dev/revision"
@@ -161,10 +162,19 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
     known = next((run for run in seen.workflows if run["metadata"]["name"] == intent.run), None)
     if known is None:
         yield CreateRun()
-    elif known["metadata"]["labels"].get(GENERATION_LABEL) != intent.asked:
+    elif _is_stale(known, seen, intent):
         yield DeleteRun(intent.run, known["metadata"]["uid"])
     else:
         yield Remember(intent.revision, revision_number(seen.workspace, intent.revision))
+
+
+def _is_stale(known: Object, seen: Observed, intent: Intent) -> bool:
+    """Whether the Workflow of this name is of long ago: of another wish, or before a run of another revision."""
+    if known["metadata"]["labels"].get(GENERATION_LABEL) != intent.asked:
+        return True
+    began = known["metadata"]["creationTimestamp"]
+    later = (run["metadata"] for run in seen.workflows if run["metadata"]["creationTimestamp"] > began)
+    return any(CRON_LABEL not in (metadata.get("labels") or {}) for metadata in later)
 
 
 def _is_of(run: Object, intent: Intent) -> bool:

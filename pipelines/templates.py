@@ -9,6 +9,7 @@ import json
 from hera.workflows import (
     Container,
     EmptyDirVolume,
+    Env,
     Parameter,
     RawArtifact,
     Resources,
@@ -21,7 +22,6 @@ from hera.workflows import models as m
 from pipelines.plan import Plan, PlannedStep, node_labels, request_json, user_volumes
 from pipelines.volumes import INPUT_VOLUME, MOUNTS, OUTPUT_VOLUME, WEIGHTS_VOLUME
 from presets.node_request import NodeRequest
-from presets.recipe import Recipe
 from presets.serving_place import GPU_TOLERATIONS
 from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, RUN_LABEL, WORKSPACE_LABEL, Verb
 
@@ -64,7 +64,7 @@ def template(plan: Plan, step: PlannedStep) -> Container:
         automount_service_account_token=step.verb in INFRASTRUCTURE,
         command=["python", "-m", "steps.main"],
         args=[step.verb, "--request", f"{folder}/{REQUEST_FILE}", "--work", folder],
-        env=_environment(recipe, step),
+        env=_environment(plan, step) or None,
         active_deadline_seconds=_deadline_seconds(plan, step),
         retry_strategy=RetryStrategy(
             limit="3",
@@ -98,11 +98,12 @@ def _deadline_seconds(plan: Plan, step: PlannedStep) -> int:
     return DEADLINE_SECONDS.get(step.verb, plan.recipe.budget.deadline_seconds)
 
 
-def _environment(recipe: Recipe, step: PlannedStep) -> list[SecretEnv]:
-    secret = recipe.model.access_secret
+def _environment(plan: Plan, step: PlannedStep) -> list[Env | SecretEnv]:
+    secret = plan.recipe.model.access_secret
+    plain: list[Env | SecretEnv] = [Env(name=name, value=value) for name, value in plan.placement.environment.items()]
     if step.verb not in ("fetch", "weights") or not secret:  # fetch: the tokenizer, and gated datasets
-        return []
-    return [SecretEnv(name="HF_TOKEN", secret_name=secret, secret_key="HF_TOKEN", optional=True)]  # noqa: S106
+        return plain
+    return [*plain, SecretEnv(name="HF_TOKEN", secret_name=secret, secret_key="HF_TOKEN", optional=True)]  # noqa: S106
 
 
 def _resources(plan: Plan, step: PlannedStep) -> Resources:

@@ -34,5 +34,6 @@ class ServingPlace:
     registry_secret: str | None = None
     pull_secrets: tuple[str, ...] = ()  # for the server's own image
     mounts: tuple[Mount, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     cpu: str = "1"
     memory: str = "4Gi"

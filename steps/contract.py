@@ -39,6 +39,8 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "kaiflow"}  # of all that is ours
 WORKSPACE_LABEL, NAMESPACE_LABEL = "kaito.sh/workspace", "kaito.sh/workspacenamespace"
 RUN_LABEL = "kaiflow.dev/run"  # of the nodes that a run has made: the name of its Workflow
 
+PLAIN_REGISTRIES = "KAIFLOW_PLAIN_REGISTRIES"  # variable: registries without TLS, with commas between them
+
 REQUEST_FILE = "request.json"
 RESULT_FILE = "result.json"
 OUTPUTS_FOLDER = "outputs"

@@ -5,6 +5,7 @@ repeated and checked is ours: it sends the first token for every later request, 
 does not ask again when it should (docs/upstream/oras-py.md).
 """
 
+import os
 import re
 import socket
 import ssl
@@ -20,6 +21,7 @@ import urllib3
 from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.names import ImageReference, parse_image
 from steps.backoff import ATTEMPTS, PASSING, pause
+from steps.contract import PLAIN_REGISTRIES
 from steps.docker_config import DOCKER_HUB, DockerConfig
 from steps.registry_auth import RegistryAuth
 
@@ -81,7 +83,7 @@ class Repository:
         host, self.name = _hub_names(reference)
         self.reference = reference.digest or reference.tag or "latest"
         self.shown = f"{reference.registry or 'docker.io'}/{self.name}"
-        plain = _is_loopback(host) and not _speaks_tls(host)
+        plain = host in _plain_registries() or (_is_loopback(host) and not _speaks_tls(host))
         self._client = _Oras(host, config, plain=plain, verify=verify)
         self.root = f"{self._client.prefix}://{host}"
         self.base = f"{self.root}/v2/{self.name}"
@@ -189,6 +191,11 @@ class Repository:
 
 def _is_loopback(host: str) -> bool:
     return host.rpartition(":")[0].strip("[]") in LOOPBACK or host in LOOPBACK
+
+
+def _plain_registries() -> list[str]:
+    """Return the registries of this cluster that are known to have no TLS, as whoever installed kaiflow says."""
+    return [host for host in os.environ.get(PLAIN_REGISTRIES, "").split(",") if host]
 
 
 def _speaks_tls(host: str) -> bool:

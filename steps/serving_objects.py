@@ -109,7 +109,10 @@ def _files(served: Served, place: ServingPlace) -> Object:
     return {
         "name": "files",
         "command": ["python", "-m", "steps.serving_files", "--folder", FOLDER],
-        "env": [{"name": VARIABLE, "value": json.dumps(served.model_dump(mode="json"), separators=(",", ":"))}],
+        "env": [
+            {"name": VARIABLE, "value": json.dumps(served.model_dump(mode="json"), separators=(",", ":"))},
+            *[{"name": name, "value": value} for name, value in place.environment.items()],
+        ],
         "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}},
         "volumeMounts": [*_mounts(), *_mounts_of(place)],
         **_container(place),

@@ -60,6 +60,7 @@ class Argo:
         self.seconds = 0.0  # that each canned step takes
         self.parameters: dict[str, str] = {}
         self.started: list[str] = []  # uids of the Workflows that were run
+        self.asked: dict[str, tuple[str, str, str]] = {}  # uid -> Workspace, Workflow, what it was asked for
         self._canned = canned
         self._folder = folder
         self._engines: dict[str, LocalEngine] = {}
@@ -112,6 +113,12 @@ class Argo:
         if (workflow.get("status") or {}).get("phase") or uid in self._engines:
             return
         self.started.append(uid)
+        labels = workflow["metadata"]["labels"]
+        self.asked[uid] = (
+            labels.get("kaito.sh/workspace", ""),
+            workflow["metadata"]["name"],
+            labels.get("kaiflow.dev/asked", uid),
+        )
         folder = self._folder / uid
         for part in ("pods", "logs", "work"):
             (folder / part).mkdir(parents=True)

@@ -1,13 +1,21 @@
 """The controller on a real API server; the local engine, with canned steps, stands in for Argo's controller."""
 
+import os
+import random
 import signal
+import threading
 import time
+from collections import Counter
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from controller.intent import HASH, REVISION
 from controller.reconcile import FINALIZER
 from tests.cluster.argo import ARGO, Argo
+from tests.cluster.cut_proxy import CutProxy
 from tests.cluster.operator_process import Controller, until
 
 WORKSPACES = "/apis/kaito.sh/v1beta1"
@@ -245,3 +253,98 @@ def test_where_kaitos_crd_is_only_annotated_workspaces_are_taken(place, tmp_path
         place.wait_state("Ready", "mine")
         assert place.status("theirs") == {}
         assert not place.get("theirs")["metadata"].get("finalizers")
+
+
+@pytest.fixture
+def proxied(place, tmp_path):
+    """A controller whose connections can be cut, and the proxy that cuts them."""
+    config = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
+    server = urlsplit(config["clusters"][0]["cluster"]["server"])
+    proxy = CutProxy(server.hostname or "127.0.0.1", server.port or 443)
+    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{proxy.port}"
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    log, environment = tmp_path / "controller.log", {"KUBECONFIG": str(path)}
+    with Controller(place.namespace, log, "--lease-seconds", "15", environment=environment) as found:
+        yield found, proxy
+    proxy.close()
+
+
+def test_watches_that_are_cut_lose_nothing(place, proxied):
+    _, proxy = proxied
+    place.argo.seconds = 0.3
+    place.apply(workspace())
+    for _ in range(12):
+        time.sleep(0.3)
+        proxy.cut()
+    place.wait_state("Ready")
+    assert len(place.argo.started) == 1
+
+
+def test_what_happened_while_the_server_was_away_is_seen_afterwards(place, proxied):
+    controller, proxy = proxied
+    for name in ("stays", "goes"):
+        place.apply(workspace(name))
+        place.wait_state("Ready", name)
+    proxy.refuse(True)
+    place.cluster.patch(f"{place.workspaces}/goes", {"metadata": {"finalizers": None}})
+    place.delete("goes")
+    place.apply(workspace("comes"))
+    path = f"{place.workspaces}/stays"
+    place.cluster.patch(path, {"metadata": {"annotations": {"kaiflow.dev/run-again": "1"}}})
+    time.sleep(2.0)
+    proxy.refuse(False)
+    place.wait_state("Ready", "comes")
+    until(lambda: len(place.status("stays")["runs"]) == 2)
+    assert controller.process.poll() is None
+
+
+def test_wherever_it_is_killed_it_goes_on_and_makes_no_workflow_twice(place, tmp_path):
+    """Fifty kills while Workspaces come, change and go."""
+    rng = random.Random(7)
+    controller = Controller(place.namespace, tmp_path / "controller.log", "--lease-seconds", "1")
+    kills = 0
+    done = threading.Event()
+
+    def reap():
+        nonlocal kills
+        while not done.is_set() and kills < 50:
+            controller.start()
+            time.sleep(rng.uniform(0.5, 2.6))
+            controller.kill()
+            kills += 1
+        controller.start()
+
+    reaper = threading.Thread(target=reap)
+    reaper.start()
+    names = [f"w{number}" for number in range(6)]
+    changed = 0
+    try:
+        for name in names:
+            place.apply(workspace(name))
+        while reaper.is_alive():
+            name = rng.choice(names)
+            place.cluster.patch(
+                f"{place.workspaces}/{name}", {"metadata": {"annotations": {"kaiflow.dev/run-again": str(changed)}}}
+            )
+            changed += 1
+            time.sleep(rng.uniform(1.0, 3.0))
+            if changed % 5 == 0:
+                place.delete(names[0])
+                until(lambda: place.get(names[0]) is None, 60)
+                names[0] = f"w{changed + 100}"
+                place.apply(workspace(names[0]))
+        reaper.join()
+        for name in names:
+            place.wait_state("Ready", name, 60)
+            body = place.get(name)
+            assert place.status(name)["workflow"] == f"{name}-{body['metadata']['annotations'][HASH]}"
+        until(lambda: all(run["status"].get("phase") for run in place.argo.workflows()))
+        asked = Counter(place.argo.asked.values())
+        assert kills == 50
+        assert changed >= 10
+        assert set(asked.values()) == {1}, [a for a, count in asked.items() if count > 1]
+    finally:
+        done.set()
+        reaper.join()
+        controller.kill()
