@@ -121,7 +121,10 @@ def _conditions(
     finished: bool,
 ) -> list[dict[str, Any]]:
     """Return the conditions in KAITO's order, transition times kept where the status did not change."""
-    wanted = [_resource(steps), _job(steps)]
+    wanted = [
+        *([_resource(steps)] if "provision" in steps else []),  # of a Workflow that an older kaiflow made, say
+        *([_job(steps)] if "tune" in steps else []),
+    ]
     if "deploy" in steps:
         wanted.append(_inference(steps))
     wanted += [_succeeded(state, failure), _finished(state, finished=finished)]

@@ -114,6 +114,7 @@ DATASET = Input("dataset", "fetch", "dataset")
 PUBLISHED = Input("published", "fetch", "published")
 WEIGHTS = Input("weights", "weights", "weights")
 RUN = Input("run", "tune", "run")
+AGAINST = Input("against", "tune", "against-published")
 
 
 def plan(recipe: Recipe, placement: Placement = Placement()) -> Plan:
@@ -128,7 +129,7 @@ def plan(recipe: Recipe, placement: Placement = Placement()) -> Plan:
         PlannedStep("provision", ("fetch",), (), on_gpu=False),
         PlannedStep("weights", ("fetch",), (), on_gpu=False),
         PlannedStep("tune", ("provision", "weights"), (DATASET, WEIGHTS, PUBLISHED), on_gpu=True),
-        PlannedStep("push", ("tune",), (RUN,), on_gpu=False),
+        PlannedStep("push", ("tune",), (RUN, AGAINST), on_gpu=False),
     ]
     if recipe.deploy.enabled:
         steps.append(PlannedStep("deploy", ("push",), (RUN, WEIGHTS), on_gpu=False))

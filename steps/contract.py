@@ -22,7 +22,7 @@ OUTPUTS: Mapping[Verb, tuple[str, ...]] = {
     "fetch": ("dataset", "rows", "held-out-rows", "changed", "published", "cached"),
     "provision": ("nodes", "instance-type", "attempts", "cached"),
     "weights": ("weights", "cached"),
-    "tune": ("run", "base-loss", "tuned-loss", "steps", "cached"),
+    "tune": ("run", "base-loss", "tuned-loss", "steps", "against-published", "cached"),
     "push": ("image", "digest", "verdict", "cached"),
     "deploy": ("endpoint", "model", "cached"),
     "release": ("released",),
@@ -46,6 +46,7 @@ RESULT_FILE = "result.json"
 OUTPUTS_FOLDER = "outputs"
 REPORT_FILE = "report.html"  # of the training, in its work folder
 RECIPE_FILE = "recipe.json"  # what the training was told
+PUBLISHED_FOLDER = "published"  # of the training: the adapter that the new one is compared with
 REPORT_TYPE = "application/vnd.kaiflow.report.v1"  # report and recipe, as an artifact
 
 T = TypeVar("T")

@@ -3,6 +3,7 @@
 The tag moves last: whoever reads it finds either the old adapter or the new one, whole.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ def run(request: Request, context: Context) -> Result:
     """Judge the run, then publish it; nothing is written when the same image is there already."""
     store = open_store(request.store)
     adapter = require(store, request.inputs["run"], "adapter")
-    verdict, reason = judge(adapter, request.part("evaluation", EvaluationRecipe))
+    verdict, reason = judge(adapter, request.part("evaluation", EvaluationRecipe), request.inputs["against"])
     logs.event("gate", verdict=verdict, reason=reason)
     if verdict == "refused":
         raise DataError(
@@ -71,11 +72,11 @@ def _repository(request: Request, output: OutputRecipe) -> str:
     return reference.repository_with_registry if reference else owner(request)
 
 
-def judge(adapter: Manifest, evaluation: EvaluationRecipe) -> tuple[str, str]:
+def judge(adapter: Manifest, evaluation: EvaluationRecipe, against: str) -> tuple[str, str]:
     """Return the gate's verdict — passed, warned, refused, off — and its reason.
 
     Passed: the tuned model's held-out loss is below the base's by more than two standard errors of the
-    paired difference.
+    paired difference, and on average below that of the published one, where ``against`` compares the two (JSON).
     """
     if evaluation.gate == "off":
         return "off", "the gate is off"
@@ -89,6 +90,13 @@ def judge(adapter: Manifest, evaluation: EvaluationRecipe) -> tuple[str, str]:
         worse = not difference < -MARGIN_STANDARD_ERRORS * error
         losses = f"base {notes['kaiflow.run.base-loss']}, tuned {notes['kaiflow.run.tuned-loss']}"
         reason = f"held-out loss: {losses}, paired difference {difference:+.4g} ± {error:.2g}"
+        if against and not worse:
+            published = json.loads(against)
+            worse = not published["difference"] < 0
+            reason += (
+                f"; against what is published ({published['loss']:.4g}): {published['difference']:+.4g}"
+                f" ± {published['standard_error']:.2g}"
+            )
     if not worse:
         return "passed", reason
     return ("refused" if evaluation.gate == "enforce" else "warned"), reason

@@ -23,7 +23,7 @@ from steps import logs
 from steps.adapter import load_adapter
 from steps.base_model import load_base
 from steps.chat import Encoded
-from steps.evaluation import score
+from steps.evaluation import Score, score
 
 ROWS = 16
 TOLERANCE = 1e-3  # of the loss
@@ -63,18 +63,7 @@ class Reload:
             DataError: it finds another one.
             UnavailableError: it could not load the adapter at all.
         """
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(self.told, file)
-            file.flush()
-            command = [sys.executable, "-m", "steps.reload", file.name]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UnavailableError(
-                "AdapterNotLoadable",
-                f"The adapter could not be loaded again: {(done.stderr.strip().splitlines() or ['no word'])[-1]}",
-                fix="Report it with the step's log.",
-            )
-        found = float(done.stdout.strip().splitlines()[-1])
+        found = scored_afresh(self.told).loss
         logs.event("reloaded", rows=len(self.told["rows"]), loss=found, expected=self.loss)
         if not abs(found - self.loss) <= TOLERANCE * max(1.0, abs(self.loss)):
             raise DataError(
@@ -84,17 +73,38 @@ class Reload:
             )
 
 
-def reloaded_loss(told: dict[str, Any]) -> float:
-    """Return the loss of the saved adapter on the rows."""
+def scored_afresh(told: dict[str, Any]) -> Score:
+    """Return the score of a saved adapter, found by a process of its own.
+
+    Raises:
+        UnavailableError: it could not load the adapter at all.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(told, file)
+        file.flush()
+        command = [sys.executable, "-m", "steps.reload", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UnavailableError(
+            "AdapterNotLoadable",
+            f"The adapter could not be loaded again: {(done.stderr.strip().splitlines() or ['no word'])[-1]}",
+            fix="Report it with the step's log.",
+        )
+    found: Score = TypeAdapter(Score).validate_json(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def reloaded_score(told: dict[str, Any]) -> Score:
+    """Return the score of the saved adapter on the rows."""
     torch.set_num_threads(told["threads"])
     quantization = TypeAdapter(QuantizationRecipe).validate_python(told["quantization"])
     base = load_base(Path(told["weights"]), quantization, dequantised=told["dequantised"])
     rows = [Encoded(tuple(row["ids"]), tuple(row["labels"])) for row in told["rows"]]
-    return score(load_adapter(base, Path(told["adapter"])), rows, told["pad"], ()).loss
+    return score(load_adapter(base, Path(told["adapter"])), rows, told["pad"], ())
 
 
 if __name__ == "__main__":
     from steps.quiet import quiet_libraries
 
     quiet_libraries()
-    print(reloaded_loss(json.loads(Path(sys.argv[1]).read_text())))  # noqa: T201
+    print(json.dumps(asdict(reloaded_score(json.loads(Path(sys.argv[1]).read_text())))))  # noqa: T201

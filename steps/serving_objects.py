@@ -46,7 +46,7 @@ def objects(
         "spec": {
             "selector": selector(workspace), "type": "ClusterIP",
             "ports": [
-                {"name": "http" if port == 80 else f"http-{port}", "port": port, "targetPort": "http"}
+                {"name": f"http-{port}", "port": port, "targetPort": "http", "protocol": "TCP"}
                 for port in SERVICE_PORTS
             ],
         },
@@ -127,7 +127,7 @@ def _server(place: ServingPlace) -> Object:
         "command": [
             "python", "-m", "steps.serve", "--config", f"{FOLDER}/{CONFIG_FILE}", "--announce", "/tmp/announce.json",  # noqa: S108
         ],
-        "ports": [{"name": "http", "containerPort": PORT}],
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "startupProbe": {**check, "periodSeconds": STARTUP_SECONDS, "failureThreshold": STARTUP_CHECKS},
         "readinessProbe": {**check, "periodSeconds": 10, "timeoutSeconds": 5},
         "livenessProbe": {**check, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},

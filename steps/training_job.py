@@ -27,12 +27,13 @@ from steps.budget import Budget
 from steps.chat import Encoded, encode
 from steps.checkpoint_files import newest_checkpoint
 from steps.checkpoints import Checkpoints
-from steps.contract import Context, Request
+from steps.contract import PUBLISHED_FOLDER, Context, Request
 from steps.evaluation import assess, assessed, compared, end_token_ids, score
 from steps.interruption import Interruption
 from steps.liger import use_liger
 from steps.messages import Conversation
 from steps.model_card import write_card
+from steps.published import Published
 from steps.reload import Reload
 from steps.split import HELD_OUT_FILE, TRAIN_FILE, load
 from steps.store import Store
@@ -72,6 +73,12 @@ class Job:
     def output(self) -> Path:
         """Folder of the adapter."""
         return self.context.work / "adapter" / self.key
+
+    @property
+    def published(self) -> Path | None:
+        """Folder of the adapter that the new one is compared with, None where there is none."""
+        folder = self.context.work / PUBLISHED_FOLDER
+        return folder if folder.is_dir() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +124,13 @@ def train_job(
     budget = Budget(job.request.part("budget", BudgetRecipe), began)
     if not processes.is_first():
         return _learn(job, rows, prepared, [], interruption, budget, attempt)
-    figures, reload = _train_and_compare(job, rows, prepared, saving, interruption, budget, attempt)
+    figures, reload, published = _train_and_compare(job, rows, prepared, saving, interruption, budget, attempt)
     del prepared  # a GPU must hold the model of another process
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     reload.require_same_score()
-    return figures
+    return {**figures, "against_published": published.against() if published else ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +192,11 @@ def _train_and_compare(
     interruption: Interruption,
     budget: Budget,
     attempt: int | None,
-) -> tuple[dict[str, Any], Reload]:
-    """Score the base, train, score the best state, write it; return the figures, and what must be found again."""
+) -> tuple[dict[str, Any], Reload, Published | None]:
+    """Score the base, train, score the best state, write it.
+
+    Return the figures, what must be found again, and what is to be compared with the published adapter.
+    """
     model, tokenizer = prepared.model, prepared.tokenizer
     with model.disable_adapter():
         base = assess("base", model, tokenizer, rows.held_out, rows.questions)
@@ -207,7 +217,12 @@ def _train_and_compare(
     _write(job, model, tokenizer, figures)
     checked = rows.held_out or rows.train
     reload = Reload.of(model, job.weights, job.output, prepared.quantization, prepared.ways[0], checked, tokenizer)
-    return figures, reload
+    older = job.published
+    if older is None or found is None:
+        return figures, reload, None
+    way = prepared.ways[0]
+    published = Published.of(older, job.weights, prepared.quantization, way, rows.held_out, tokenizer, found)
+    return figures, reload, published
 
 
 def _write(job: Job, model: Any, tokenizer: Any, figures: dict[str, Any]) -> None:  # noqa: ANN401

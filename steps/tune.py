@@ -16,7 +16,16 @@ from presets.recipe import BudgetRecipe
 from steps import logs
 from steps.base_weights import lay_out
 from steps.checkpoint_files import find_checkpoint, restore
-from steps.contract import RECIPE_FILE, REPORT_FILE, REPORT_TYPE, Context, Request, Result, content_key
+from steps.contract import (
+    PUBLISHED_FOLDER,
+    RECIPE_FILE,
+    REPORT_FILE,
+    REPORT_TYPE,
+    Context,
+    Request,
+    Result,
+    content_key,
+)
 from steps.launch import processes_here, train_here, train_together
 from steps.machine import gpus
 from steps.run_report import report
@@ -67,6 +76,7 @@ def run(request: Request, context: Context) -> Result:
     lay_out(store, weights, context.work / "image", context.work / "weights")
     checkpoints, output = context.work / "checkpoints" / key, context.work / "adapter" / key
     restore(store, find_checkpoint(store, tags.run), checkpoints)
+    _lay_out_published(store, request.inputs["published"], context.work / PUBLISHED_FOLDER)
     if count == 1:
         figures = train_here(request, context, key, store, tags.run)
     else:
@@ -95,7 +105,16 @@ def run(request: Request, context: Context) -> Result:
         shutil.rmtree(checkpoints, ignore_errors=True)
     page = report(request.workspace.name, figures, request.recipe)
     _report(store, page, recipe, context.work, manifest, tags.report)
-    return _result(manifest, cached=False, figures={name: figures[name] for name in OF_THIS_MACHINE})
+    kept = {name: figures[name] for name in OF_THIS_MACHINE}
+    return _result(manifest, cached=False, figures=kept, against=figures["against_published"])
+
+
+def _lay_out_published(store: Store, run: str, folder: Path) -> None:
+    """Lay out the adapter that is published, which the new one is compared with; it may be gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    published = store.find(run) if run else None
+    if published is not None and published.artifact_type == ARTIFACT_TYPE:
+        store.check_out(published, folder)
 
 
 def run_key(request: Request, content: str, processes: int) -> str:
@@ -152,7 +171,7 @@ def _number(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else "nan"
 
 
-def _result(manifest: Manifest, *, cached: bool, figures: Mapping[str, Any] | None = None) -> Result:
+def _result(manifest: Manifest, *, cached: bool, figures: Mapping[str, Any] | None = None, against: str = "") -> Result:
     notes = manifest.annotations
     return Result(
         outputs={
@@ -160,6 +179,7 @@ def _result(manifest: Manifest, *, cached: bool, figures: Mapping[str, Any] | No
             "base-loss": notes["kaiflow.run.base-loss"],
             "tuned-loss": notes["kaiflow.run.tuned-loss"],
             "steps": notes[STEPS],
+            "against-published": against,
             "cached": str(cached).lower(),
         },
         figures=figures or {},

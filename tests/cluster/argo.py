@@ -23,7 +23,7 @@ OUTPUTS = {
     "fetch": {"dataset": "sha256:d", "rows": "10", "held-out-rows": "2", "changed": "true", "published": ""},
     "provision": {"nodes": "node-1", "instance-type": "", "attempts": "[]"},
     "weights": {"weights": "sha256:w"},
-    "tune": {"run": "sha256:r", "base-loss": "2.5", "tuned-loss": "1.5", "steps": "4/4"},
+    "tune": {"run": "sha256:r", "base-loss": "2.5", "tuned-loss": "1.5", "steps": "4/4", "against-published": ""},
     "push": {"image": "r.example.com/a:1", "digest": "sha256:" + "1" * 64, "verdict": "passed"},
     "deploy": {"endpoint": "http://ws.svc", "model": "ws"},
     "release": {"released": "nothing was held"},

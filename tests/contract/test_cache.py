@@ -65,7 +65,7 @@ def keys(workspace, put, recipe_of, tmp_path):
         run = Manifest(trained, "t", (), {}, 0)
         return {
             "fetch": fetched, "weights": base, "tune": trained,
-            "push": image_key(_annotations(told("push", run=trained), run)),
+            "push": image_key(_annotations(told("push", run=trained, against=""), run)),
         }  # fmt: skip
 
     return of

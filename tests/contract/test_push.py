@@ -49,7 +49,18 @@ def adapter(folder, store, text="weights"):
     return publish(store, "application/vnd.kaiflow.adapter.v1", files, NOTES, ["kaiflow-run-x"])
 
 
-def pushed(tmp_path, store, image, *, name="ws", publishing=True, text="weights", target: Target = "local", created=""):
+def pushed(
+    tmp_path,
+    store,
+    image,
+    *,
+    name="ws",
+    publishing=True,
+    text="weights",
+    target: Target = "local",
+    created="",
+    against="",
+):
     """Run the step."""
     uri = f"layout:{tmp_path / 'store'}" if isinstance(store, LayoutStore) else store
     opened = store if isinstance(store, LayoutStore) else RegistryStore(store.removeprefix("registry:"), NOBODY)
@@ -64,7 +75,7 @@ def pushed(tmp_path, store, image, *, name="ws", publishing=True, text="weights"
         },
         inputs={
             "run": adapter(tmp_path / "adapter", opened, text).digest, "publish": str(publishing).lower(),
-            "scheduled": str(bool(created)).lower(), "created": created,
+            "scheduled": str(bool(created)).lower(), "created": created, "against": against,
         },
     )  # fmt: skip
     work = tmp_path / "work"
@@ -186,3 +197,14 @@ def test_a_run_of_the_schedule_has_a_tag_of_its_own_beside_the_users(tmp_path):
     newest, first = store.find("1.0"), store.find("1.0-20261122T030004Z")
     assert newest is not None and first is not None
     assert newest.digest == store.find("1.0-20261129T030002Z").digest != first.digest
+
+
+@pytest.mark.parametrize(("difference", "verdict"), [(-0.01, "passed"), (0.0, "refused"), (0.2, "refused")])
+def test_what_is_no_better_than_what_is_published_is_refused(tmp_path, difference, verdict):
+    against = json.dumps({"loss": 3.0, "difference": difference, "standard_error": 0.02})
+    store = LayoutStore(tmp_path / "store")
+    if verdict == "passed":
+        pushed(tmp_path, store, "r.example.com/team/a:1", publishing=False, against=against)
+    else:
+        with pytest.raises(DataError, match="against what is published"):
+            pushed(tmp_path, store, "r.example.com/team/a:1", publishing=False, against=against)

@@ -37,7 +37,7 @@ WORSE, NONE, NAN = run_with("5", "6", "1", "0.1"), run_with("", "", "", ""), run
     ],
 )
 def test_a_model_passes_only_when_it_is_better_by_more_than_chance(run, gate, verdict):
-    assert judge(run, EvaluationRecipe(gate, 6))[0] == verdict
+    assert judge(run, EvaluationRecipe(gate, 6), "")[0] == verdict
 
 
 @pytest.mark.parametrize(("image", "tag"), [("r.io/a:1.2", "1.2"), ("r.io/a", "latest"), (None, "latest")])

@@ -1,0 +1,70 @@
+"""Is the new adapter better than the one that is published?  Both scored on the same held-out rows, paired.
+
+The published one is loaded by a fresh process on the same base, in the way in which it would be served.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from presets.errors import UnavailableError
+from presets.levers import Levers
+from presets.recipe import QuantizationRecipe
+from steps import logs
+from steps.chat import Encoded
+from steps.evaluation import Score, compare
+from steps.reload import scored_afresh
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a fresh process is told of the published adapter, and the score of the new one."""
+
+    told: dict[str, Any]
+    tuned: Score
+
+    @classmethod
+    def of(
+        cls,
+        adapter: Path,
+        weights: Path,
+        quantization: QuantizationRecipe,
+        way: Levers,
+        rows: Sequence[Encoded],
+        tokenizer: Any,  # noqa: ANN401
+        tuned: Score,
+    ) -> "Published":
+        """Return what is to be compared."""
+        told = {
+            "weights": str(weights),
+            "adapter": str(adapter),
+            "quantization": asdict(quantization),
+            "dequantised": way.dequantise_once,
+            "rows": [asdict(row) for row in rows],
+            "pad": tokenizer.pad_token_id,
+            "threads": torch.get_num_threads(),
+        }
+        return cls(told, tuned)
+
+    def against(self) -> str:
+        """Return the comparison as JSON: loss of the published one, paired difference and its standard error.
+
+        Empty where the published adapter does not load, as one of another base: then there is nothing to compare.
+        """
+        try:
+            found = scored_afresh(self.told)
+        except UnavailableError as error:
+            logs.warning("published_not_loadable", message=error.message)
+            return ""
+        pair = compare(found, self.tuned)
+        logs.event(
+            "compared_with_published",
+            published_loss=found.loss,
+            difference=pair.difference,
+            standard_error=pair.standard_error,
+        )
+        return json.dumps({"loss": found.loss, "difference": pair.difference, "standard_error": pair.standard_error})

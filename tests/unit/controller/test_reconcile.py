@@ -1,0 +1,163 @@
+"""What is to be done, from what is seen: literal objects in, actions out."""
+
+import pytest
+
+from controller import reconcile as r
+from controller.intent import HASH, REVISION, Intent, Refusal
+from controller.reconcile import Observed, reconcile
+
+NOW = "2026-11-25T10:00:00Z"
+LATER = "2026-11-25T10:31:00Z"
+INTENT = Intent("aaaa", "ws-aaaa", "3.0", scheduled=False, plan_status={})
+SCHEDULED = Intent("aaaa", "ws-aaaa", "3.0", scheduled=True, plan_status={})
+
+
+def workspace(revision="", status=None, deleted=None, finalizer=True):
+    metadata = {
+        "name": "ws", "namespace": "team", "uid": "u", "generation": 3, "resourceVersion": "1",
+        "annotations": {HASH: revision, REVISION: "4"} if revision else {},
+        "finalizers": [r.FINALIZER] if finalizer else [],
+    }  # fmt: skip
+    return {
+        "metadata": {**metadata, **({"deletionTimestamp": deleted} if deleted else {})},
+        "status": status or {},
+    }
+
+
+def run(name="ws-aaaa", revision="aaaa", asked="3.0", phase="Running", created="2026-11-25T09:00:00Z", **spec):
+    return {
+        "metadata": {
+            "name": name, "namespace": "team", "uid": f"uid-{name}", "creationTimestamp": created,
+            "labels": {"kaiflow.dev/revision": revision, "kaiflow.dev/asked": asked},
+        },
+        "spec": {"templates": [], "onExit": "", "shutdown": "", **spec},
+        "status": {"phase": phase, "nodes": {}},
+    }  # fmt: skip
+
+
+def cron(revision="aaaa"):
+    return {"metadata": {"name": "ws", "namespace": "team", "labels": {"kaiflow.dev/revision": revision}}}
+
+
+def cleanup(phase):
+    return {"metadata": {"name": "ws-cleanup"}, "spec": {}, "status": {"phase": phase}}
+
+
+def seen(body=None, **changes):
+    defaults = {
+        "workspace": body or workspace(), "intent": INTENT, "workflows": (), "cron": None, "cleanup": None,
+        "argo": True, "makes_nodes": True, "training": None,
+    }  # fmt: skip
+    return Observed(**{**defaults, **changes})
+
+
+def done(observed, now=NOW):
+    """Return the actions but for what is told and written."""
+    return [a for a in reconcile(observed, now) if not isinstance(a, r.Tell | r.WriteStatus)]
+
+
+def told(observed, now=NOW):
+    return [a.told.reason for a in reconcile(observed, now) if isinstance(a, r.Tell)]
+
+
+def test_nothing_is_made_before_the_finalizer_is_there():
+    assert reconcile(seen(workspace(finalizer=False)), NOW) == [r.AddFinalizer()]
+
+
+def test_a_new_workspace_gets_its_run_once():
+    assert done(seen()) == [r.CreateRun()]
+    assert done(seen(workflows=(run(),))) == [r.Remember("aaaa", 1)]
+    assert done(seen(workspace("aaaa"), workflows=(run(),))) == []
+
+
+def test_a_run_that_somebody_deleted_is_not_made_again():
+    observed = seen(workspace("aaaa", status={"workflow": "ws-aaaa", "state": "Running"}))
+    assert done(observed) == []
+    assert "RunDeleted" in told(observed)
+
+
+def test_another_revision_waits_until_the_run_before_has_ended():
+    old = run("ws-bbbb", "bbbb", "2.0")
+    assert done(seen(workspace("bbbb"), workflows=(old,))) == [r.StopRun("ws-bbbb"), r.Again(r.STOPPING_SECONDS)]
+    stopping = run("ws-bbbb", "bbbb", "2.0", shutdown="Stop")
+    assert done(seen(workspace("bbbb"), workflows=(stopping,))) == [r.Again(r.STOPPING_SECONDS)]
+    ended = run("ws-bbbb", "bbbb", "2.0", phase="Failed")
+    assert done(seen(workspace("bbbb"), workflows=(ended,))) == [r.CreateRun()]
+
+
+@pytest.mark.parametrize(
+    "known", [run(asked="1.0", phase="Succeeded"), run(phase="Succeeded", created="2026-11-25T08:00:00Z")]
+)
+def test_a_revision_of_long_ago_is_run_anew(known):
+    other = run("ws-bbbb", "bbbb", "2.0", phase="Succeeded", created="2026-11-25T08:30:00Z")
+    observed = seen(workspace("bbbb"), workflows=(known, other))
+    if known["metadata"]["labels"]["kaiflow.dev/asked"] == "1.0":
+        observed = seen(workspace("bbbb"), workflows=(known,))
+    assert done(observed) == [r.DeleteRun("ws-aaaa", "uid-ws-aaaa")]
+
+
+def test_a_revision_keeps_its_number():
+    runs = [{"name": "x", "phase": "Succeeded", "revision": v} for v in ("cccc", "aaaa", "bbbb")]
+    body = workspace("bbbb", status={"runs": runs})
+    assert r.revision_number(body, "aaaa") == 2
+    assert r.revision_number(body, "bbbb") == 4
+    assert r.revision_number(body, "dddd") == 5
+
+
+def test_what_is_refused_starts_nothing_and_stops_nothing():
+    refusal = Refusal("ConfigMapNotFound", "tuning.config: it is not there.")
+    observed = seen(intent=refusal, workflows=(run("ws-bbbb", "bbbb"),))
+    assert done(observed) == []
+    (written,) = [a for a in reconcile(observed, NOW) if isinstance(a, r.WriteStatus)]
+    planned = next(c for c in written.status["conditions"] if c["type"] == "Planned")
+    assert (planned["status"], planned["reason"]) == ("False", "ConfigMapNotFound")
+
+
+def test_without_argo_it_says_so_and_looks_again():
+    observed = seen(argo=False)
+    assert done(observed) == [r.Again(60)]
+    assert told(observed)[0] == "ArgoMissing"
+
+
+def test_the_schedule_follows_the_revision():
+    body = workspace("aaaa")
+    assert done(seen(body, intent=SCHEDULED, workflows=(run(),))) == [r.ApplyCron()]
+    assert done(seen(body, intent=SCHEDULED, workflows=(run(),), cron=cron())) == []
+    assert done(seen(body, intent=SCHEDULED, workflows=(run(),), cron=cron("bbbb"))) == [r.ApplyCron()]
+    assert done(seen(body, workflows=(run(),), cron=cron())) == [r.DeleteCron("ws")]
+
+
+def test_leaving_it_stops_the_run_frees_the_nodes_and_goes():
+    body = workspace("aaaa", deleted=NOW)
+    assert done(seen(body, workflows=(run(),), cron=cron())) == [
+        r.DeleteCron("ws"), r.StopRun("ws-aaaa"), r.Again(r.STOPPING_SECONDS),
+    ]  # fmt: skip
+    ended = (run(phase="Failed"),)
+    assert done(seen(body, workflows=ended)) == [r.DeleteServing(), r.CreateCleanup(), r.Again(r.STOPPING_SECONDS)]
+    assert done(seen(body, workflows=ended, cleanup=cleanup("Running"))) == [
+        r.DeleteServing(), r.Again(r.STOPPING_SECONDS),
+    ]  # fmt: skip
+    assert done(seen(body, workflows=ended, cleanup=cleanup("Succeeded"))) == [r.DeleteServing(), r.RemoveFinalizer()]
+    given = seen(body, workflows=ended, makes_nodes=False)
+    assert done(given) == [r.DeleteServing(), r.RemoveFinalizer()]
+
+
+def test_leaving_works_when_argo_is_gone_or_does_not_answer_and_says_what_may_be_left():
+    body = workspace("aaaa", deleted=NOW)
+    gone = seen(body, argo=False)
+    assert done(gone) == [r.DeleteServing(), r.RemoveFinalizer()]
+    assert told(gone) == ["NodesMayRemain"]
+    stuck = seen(body, workflows=(run(shutdown="Stop"),))
+    assert done(stuck) == [r.Again(r.STOPPING_SECONDS)]
+    assert done(stuck, LATER) == [r.DeleteServing(), r.RemoveFinalizer()]
+
+
+def test_one_that_leaves_and_is_not_ours_is_let_alone():
+    assert reconcile(seen(workspace(deleted=NOW, finalizer=False)), NOW) == []
+
+
+def test_a_status_that_is_true_is_not_written_again():
+    observed = seen(workspace("aaaa"), workflows=(run(tasks=()),))
+    (written,) = [a for a in reconcile(observed, NOW) if isinstance(a, r.WriteStatus)]
+    again = seen(workspace("aaaa", status=dict(written.status)), workflows=(run(tasks=()),))
+    assert reconcile(again, LATER) == []
