@@ -1,7 +1,9 @@
 """``kaiflow status -w`` and ``kaiflow logs -f``: look again until the run has ended."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from controller.output import Format, condition, write, write_data
 from controller.state import StateFolder, WorkspaceNotFoundError
@@ -11,11 +13,11 @@ from presets.errors import did_you_mean
 POLL_SECONDS = 0.5
 
 
-def follow_status(folder: StateFolder, form: Format, *, watch: bool) -> None:
+def follow_status(read: Callable[[], dict[str, Any]], form: Format, *, watch: bool) -> None:
     """Print the status; with ``watch`` whenever it changes, until the run has ended."""
     shown = None
     while True:
-        workspace = folder.read()
+        workspace = read()
         status = workspace.get("status", {})
         if status != shown:
             if shown is not None and form not in (Format.JSON, Format.YAML):

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from controller import artifacts, nodes, offline, operating
+from controller import artifacts, nodes, offline, operating, workspaces
 from controller.failure import CLI_FAILED, CLI_INTERRUPTED
-from controller.options import Config, File, MaxCost, MaxHours, Name, Namespace, Output, StateDir, budget_annotations
-from controller.output import Format
+from controller.options import Config, File, MaxCost, MaxHours, StateDir, budget_annotations
 
 app = typer.Typer(
     name="kaiflow",
@@ -73,107 +72,11 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
-@app.command()
-def get(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
-    namespace: Annotated[str | None, typer.Option("-n", "--namespace", help="Only this namespace.")] = None,
-    output: Output = Format.TABLE,
-    state_dir: StateDir = None,
-) -> None:
-    """List the Workspaces that were run here, as kubectl get workspace does."""
-    from controller.output import say, write_data
-    from controller.state import all_folders, find_folder, state_root
-    from controller.workspace_tables import write_workspaces
-
-    root = state_root(state_dir)
-    folders = [find_folder(root, namespace or "default", name)] if name else all_folders(root, namespace)
-    workspaces = [folder.read() for folder in folders]
-    if output in (Format.JSON, Format.YAML):
-        write_data(workspaces[0] if name else {"apiVersion": "v1", "kind": "List", "items": workspaces}, output)
-    elif workspaces:
-        write_workspaces(workspaces, wide=output is Format.WIDE)
-    else:
-        say(f"No Workspace has been run in {root.parent}.")
-
-
-@app.command()
-def status(
-    name: Name,
-    watch: Annotated[bool, typer.Option("-w", "--watch", help="Print anew until the run has ended.")] = False,
-    namespace: Namespace = "default",
-    output: Output = Format.TABLE,
-    state_dir: StateDir = None,
-) -> None:
-    """Show one Workspace: steps, conditions, results."""
-    from controller.following import follow_status
-    from controller.state import find_folder, state_root
-
-    follow_status(find_folder(state_root(state_dir), namespace, name), output, watch=watch)
-
-
-@app.command()
-def logs(
-    name: Name,
-    step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="Only this step.")] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run has ended.")] = False,
-    namespace: Namespace = "default",
-    state_dir: StateDir = None,
-) -> None:
-    """Print the log lines of the newest run, all steps or one."""
-    from controller.following import follow_logs
-    from controller.state import find_folder, state_root
-
-    follow_logs(find_folder(state_root(state_dir), namespace, name), step, follow=follow)
-
-
-@app.command()
-def chat(
-    name: Name,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
-    model: Annotated[str | None, typer.Option("--model", help="The base's preset name, to ask the base.")] = None,
-    namespace: Namespace = "default",
-    state_dir: StateDir = None,
-) -> None:
-    """Ask the tuned model one question."""
-    from controller.chat import ask
-    from controller.state import find_folder, state_root
-    from presets.errors import UnavailableError
-
-    endpoint = find_folder(state_root(state_dir), namespace, name).read().get("status", {}).get("endpoint")
-    if not endpoint:
-        raise UnavailableError("NotServing", f"{name} is not served now.", fix="Run its file (again).")
-    for piece in ask(endpoint, prompt, model):
-        typer.echo(piece, nl=False)
-    typer.echo()
-
-
-@app.command()
-def stop(name: Name, namespace: Namespace = "default", state_dir: StateDir = None) -> None:
-    """Stop the run of a Workspace, and its server; finished steps are kept."""
-    from controller.output import say
-    from controller.state import find_folder, state_root
-    from controller.stopping import stop as stop_here
-
-    stopped = stop_here(find_folder(state_root(state_dir), namespace, name))
-    say(f"Stopped {' and '.join(stopped)} of {name}." if stopped else f"Nothing of {name} was running.")
-
-
-@app.command()
-def delete(name: Name, namespace: Namespace = "default", state_dir: StateDir = None) -> None:
-    """Stop a Workspace and remove its folder, the store included."""
-    from controller.output import say
-    from controller.state import find_folder, state_root
-    from controller.stopping import stop as stop_here
-
-    folder = find_folder(state_root(state_dir), namespace, name)
-    stop_here(folder)
-    folder.delete()
-    say(f"Deleted {name}.")
-
-
 for _command in (
     offline.plan, offline.validate, offline.audit, offline.render, offline.crds, offline.presets,
-    artifacts.lineage, artifacts.verify, artifacts.prune, nodes.nodes, operating.controller,
+    workspaces.submit, workspaces.get, workspaces.status, workspaces.why, workspaces.logs, workspaces.chat,
+    workspaces.stop, workspaces.delete, artifacts.lineage, artifacts.verify, artifacts.prune, nodes.nodes,
+    operating.controller,
 ):  # fmt: skip
     app.command()(_command)
 

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from presets.node_request import NodePlacement
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file that holds one Workspace.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a Workspace that was run here.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a Workspace.")]
 Config = Annotated[
     Path | None,
     typer.Option("--config", help="ConfigMap file, or training_config.yaml, that tuning.config stands for."),
 ]
 Output = Annotated[Format, typer.Option("-o", "--output", help="table, wide, json or yaml.")]
 Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace of the Workspace.")]
+Namespaced = Annotated[str | None, typer.Option("-n", "--namespace", help="Namespace of the Workspace.")]
 StateDir = Annotated[
     Path | None,
     typer.Option("--state-dir", help="Folder that holds .kaiflow; $KAIFLOW_STATE, or the current folder, otherwise."),

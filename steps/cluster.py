@@ -22,11 +22,12 @@ Object = dict[str, Any]
 class Cluster:
     """One API server, as one identity."""
 
-    def __init__(self, client: Any) -> None:  # noqa: ANN401  (kubernetes.client.ApiClient, imported late)
+    def __init__(self, client: Any, namespace: str = "default") -> None:  # noqa: ANN401  (kubernetes' ApiClient)
         self._client = client
+        self.namespace = namespace  # of the kubeconfig's context
 
     @classmethod
-    def connect(cls) -> "Cluster":
+    def connect(cls, context: str | None = None) -> "Cluster":
         """Return the cluster of the pod's service account, else that of the kubeconfig.
 
         Raises:
@@ -35,12 +36,12 @@ class Cluster:
         from kubernetes import client, config
 
         try:
-            config.load_config()
+            config.load_config(**({"context": context} if context else {}))
         except config.ConfigException as error:
             raise ConfigError(
                 "ClusterUnknown", "There is no cluster to speak to.", fix="Set KUBECONFIG, or run in a pod."
             ) from error
-        return cls(client.ApiClient())
+        return cls(client.ApiClient(), _namespace(config, context))
 
     def get(self, path: str) -> Object | None:
         """Return the object, None when it is not there."""
@@ -61,9 +62,18 @@ class Cluster:
             if not going_on:
                 return found
 
-    def apply(self, path: str, body: Object) -> Object:
+    def text(self, path: str, query: Mapping[str, str] | None = None) -> str:
+        """Return what is not JSON (a pod's log), empty when it is not to be had now."""
+        status, said, _ = self._send("GET", path, query or {}, None, "application/json")
+        return said if status < 400 else ""
+
+    def post(self, path: str, body: Object) -> Object:
+        """Send the object, and return the answer."""
+        return self._ask("POST", path, body=body) or {}
+
+    def apply(self, path: str, body: Object, *, manager: str = MANAGER, dry_run: bool = False) -> Object:
         """Apply the object server-side; ours are the fields that we name."""
-        query = {"fieldManager": MANAGER, "force": "true"}
+        query = {"fieldManager": manager, "force": "true", **({"dryRun": "All"} if dry_run else {})}
         return self._ask("PATCH", path, query=query, body=body, kind="application/apply-patch+yaml") or {}
 
     def patch(self, path: str, body: Object) -> Object | None:
@@ -121,6 +131,16 @@ class Cluster:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return 503, json.dumps({"message": type(error).__name__}), ""
         return answer.status, (answer.data or b"").decode(), ""
+
+
+def _namespace(config: Any, context: str | None) -> str:  # noqa: ANN401  (kubernetes.config)
+    """Return the namespace of the kubeconfig's context, ``default`` where there is none."""
+    try:
+        contexts, active = config.list_kube_config_contexts()
+    except config.ConfigException:  # in a pod
+        return "default"
+    chosen = next((c for c in contexts if c["name"] == context), active)
+    return str((chosen.get("context") or {}).get("namespace") or "default")
 
 
 def _selector(wanted: Mapping[str, str] | None) -> str:

@@ -16,7 +16,7 @@ from steps.serving_files import CONFIG_FILE, VARIABLE, Served
 
 PORT = 5000
 SERVICE_PORTS = (80, 29500)  # 29500: of KAITO's service in 2024
-FOLDER = "/work"
+FOLDER = "/var/lib/kaiflow"
 REGISTRY_FOLDER = "/run/kaiflow/registry"
 STARTUP_SECONDS, STARTUP_CHECKS = 10, 180  # a base of many gigabytes is read for as long
 DRAIN_SECONDS = 10  # until no Service sends requests here any more

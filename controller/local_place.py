@@ -1,0 +1,63 @@
+"""The Workspaces that were run on this machine, as the commands ask for them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from controller.chat import ask
+from controller.following import follow_logs
+from controller.state import StateFolder, all_folders, find_folder, state_root
+from controller.stopping import stop
+from presets.errors import UnavailableError
+
+Workspace = dict[str, Any]
+
+
+class LocalPlace:
+    """One state folder."""
+
+    def __init__(self, state_dir: Path | None, namespace: str | None) -> None:
+        self._root = state_root(state_dir)
+        self._namespace = namespace
+
+    @property
+    def words(self) -> str:
+        """What it is called."""
+        return str(self._root.parent)
+
+    def _folder(self, name: str) -> StateFolder:
+        return find_folder(self._root, self._namespace or "default", name)
+
+    def workspaces(self, *, everywhere: bool) -> list[Workspace]:
+        """Return the Workspaces, of all namespaces where none was named."""
+        found = all_folders(self._root, None if everywhere else self._namespace)
+        return [folder.read() for folder in found]
+
+    def read(self, name: str) -> Workspace:
+        """Return a Workspace with the status that is true now."""
+        return self._folder(name).read()
+
+    def logs(self, name: str, step: str | None, *, follow: bool) -> None:
+        """Print the logs."""
+        follow_logs(self._folder(name), step, follow=follow)
+
+    def ask(self, name: str, prompt: str, model: str | None) -> Iterator[str]:
+        """Yield the answer in pieces.
+
+        Raises:
+            UnavailableError: nothing serves.
+        """
+        endpoint = self.read(name).get("status", {}).get("endpoint")
+        if not endpoint:
+            raise UnavailableError("NotServing", f"{name} is not served now.", fix="Run its file (again).")
+        return ask(endpoint, prompt, model)
+
+    def stop(self, name: str) -> list[str]:
+        """Stop run and server; return what was stopped, in words."""
+        return stop(self._folder(name))
+
+    def delete(self, name: str) -> None:
+        """Stop the Workspace and remove its folder."""
+        folder = self._folder(name)
+        stop(folder)
+        folder.delete()

@@ -1,0 +1,190 @@
+"""``kaiflow get status why logs chat stop delete submit``: Workspaces here, or on a cluster.
+
+With ``--cluster`` (or ``--context``), and always as ``kubectl kaiflow``, a cluster's; else this machine's.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeGuard
+
+import typer
+
+from controller.options import Config, File, Name, Namespaced, Output, StateDir
+from controller.output import Format
+
+if TYPE_CHECKING:
+    from controller.cluster_place import ClusterPlace
+    from controller.local_place import LocalPlace
+
+PLUGIN = "kubectl-kaiflow"
+
+OnCluster = Annotated[
+    bool, typer.Option("--cluster", envvar="KAIFLOW_CLUSTER", help="Workspaces of the kubeconfig's cluster.")
+]
+Context = Annotated[str | None, typer.Option("--context", help="The same, of this context of the kubeconfig.")]
+
+
+def _on_cluster(cluster: bool, context: str | None) -> bool:
+    return cluster or context is not None or Path(sys.argv[0]).name.startswith(PLUGIN)
+
+
+def _cluster(namespace: str | None, context: str | None) -> ClusterPlace:
+    from controller.cluster_place import ClusterPlace
+    from steps.cluster import Cluster
+
+    return ClusterPlace(Cluster.connect(context), namespace)
+
+
+def _place(
+    namespace: str | None, state_dir: Path | None, cluster: bool, context: str | None
+) -> ClusterPlace | LocalPlace:
+    if _on_cluster(cluster, context):
+        return _cluster(namespace, context)
+    from controller.local_place import LocalPlace
+
+    return LocalPlace(state_dir, namespace)
+
+
+def submit(
+    file: File,
+    config: Config = None,
+    namespace: Namespaced = None,
+    context: Context = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the API server check it, no more.")] = False,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Follow the status until the run has ended.")] = False,
+) -> None:
+    """Apply a Workspace and the ConfigMaps of its file to the cluster; every rule is checked first."""
+    from controller.following import follow_status
+    from controller.loading import load_one
+    from controller.output import say
+    from presets.manifest import load_yaml, read_text
+
+    loaded = load_one(file, config)
+    documents = [d for d in load_yaml(read_text(file), str(file)) if d.get("kind") in ("ConfigMap", "Workspace")]
+    named = {d["metadata"].get("namespace") for d in documents if d["kind"] == "Workspace"}
+    place = _cluster(namespace or named.pop(), context)
+    for body in sorted(documents, key=lambda d: str(d["kind"])):  # the ConfigMap before who names it
+        place.apply(body, dry_run=dry_run)
+        kind = "workspace.kaito.sh" if body["kind"] == "Workspace" else "configmap"
+        say(f"{kind}/{body['metadata']['name']} applied{' (dry run)' if dry_run else ''}")
+    if watch and not dry_run:
+        name = loaded.recipe.name
+        follow_status(lambda: place.read(name), Format.TABLE, watch=True)
+
+
+def get(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+    namespace: Namespaced = None,
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of all namespaces.")] = False,
+    output: Output = Format.TABLE,
+    state_dir: StateDir = None,
+    cluster: OnCluster = False,
+    context: Context = None,
+) -> None:
+    """List Workspaces, as kubectl get workspace does: those that were run here, or a cluster's."""
+    from controller.output import say, write_data
+    from controller.workspace_tables import write_workspaces
+
+    place = _place(namespace, state_dir, cluster, context)
+    workspaces = [place.read(name)] if name else place.workspaces(everywhere=everywhere)
+    if output in (Format.JSON, Format.YAML):
+        write_data(workspaces[0] if name else {"apiVersion": "v1", "kind": "List", "items": workspaces}, output)
+    elif workspaces:
+        write_workspaces(workspaces, wide=output is Format.WIDE)
+    else:
+        say(f"There is no Workspace in {place.words}.")
+
+
+def status(
+    name: Name,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Print anew until the run has ended.")] = False,
+    namespace: Namespaced = None,
+    output: Output = Format.TABLE,
+    state_dir: StateDir = None,
+    cluster: OnCluster = False,
+    context: Context = None,
+) -> None:
+    """Show one Workspace: steps, conditions, results."""
+    from controller.following import follow_status
+
+    place = _place(namespace, state_dir, cluster, context)
+    follow_status(lambda: place.read(name), output, watch=watch)
+
+
+def why(
+    name: Name,
+    namespace: Namespaced = None,
+    state_dir: StateDir = None,
+    cluster: OnCluster = False,
+    context: Context = None,
+) -> None:
+    """Say what keeps a Workspace from being done, and what to do about it."""
+    from controller.output import write
+    from controller.why import reasons
+
+    place = _place(namespace, state_dir, cluster, context)
+    events = place.events(name) if _is_cluster(place) else []
+    for line in reasons(place.read(name), events):
+        write(line)
+
+
+def _is_cluster(place: ClusterPlace | LocalPlace) -> TypeGuard[ClusterPlace]:
+    return hasattr(place, "events")
+
+
+def logs(
+    name: Name,
+    step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="Only this step.")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run has ended.")] = False,
+    namespace: Namespaced = None,
+    state_dir: StateDir = None,
+    cluster: OnCluster = False,
+    context: Context = None,
+) -> None:
+    """Print the log lines of the newest run, all steps or one."""
+    _place(namespace, state_dir, cluster, context).logs(name, step, follow=follow)
+
+
+def chat(
+    name: Name,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
+    model: Annotated[str | None, typer.Option("--model", help="The base's preset name, to ask the base.")] = None,
+    namespace: Namespaced = None,
+    state_dir: StateDir = None,
+    cluster: OnCluster = False,
+    context: Context = None,
+) -> None:
+    """Ask the tuned model one question."""
+    for piece in _place(namespace, state_dir, cluster, context).ask(name, prompt, model):
+        typer.echo(piece, nl=False)
+    typer.echo()
+
+
+def stop(
+    name: Name,
+    namespace: Namespaced = None,
+    state_dir: StateDir = None,
+    cluster: OnCluster = False,
+    context: Context = None,
+) -> None:
+    """Stop the run of a Workspace, and here its server; finished steps are kept."""
+    from controller.output import say
+
+    stopped = _place(namespace, state_dir, cluster, context).stop(name)
+    say(f"Stopped {' and '.join(stopped)} of {name}." if stopped else f"Nothing of {name} was running.")
+
+
+def delete(
+    name: Name,
+    namespace: Namespaced = None,
+    state_dir: StateDir = None,
+    cluster: OnCluster = False,
+    context: Context = None,
+) -> None:
+    """Delete a Workspace: here its folder, the store included; on a cluster its run, its server and its nodes."""
+    from controller.output import say
+
+    _place(namespace, state_dir, cluster, context).delete(name)
+    say(f"Deleted {name}.")
