@@ -24,8 +24,8 @@ def controller(
     image_pull_secret: Annotated[
         list[str] | None, typer.Option("--image-pull-secret", help="Secret for these images; may be repeated.")
     ] = None,
-    plain_registry: Annotated[
-        list[str] | None, typer.Option("--plain-registry", metavar="HOST:PORT", help="A registry without TLS.")
+    environment: Annotated[
+        list[str] | None, typer.Option("--environment", metavar="NAME=VALUE", help="Variable of every pod; repeated.")
     ] = None,
     only_annotated: Annotated[
         bool | None,
@@ -53,7 +53,8 @@ def controller(
     named = {"step": image_step, "tune": image_tune, "serve": image_serve}
     images = Images(**{k: v for k, v in named.items() if v}, pull_secrets=tuple(image_pull_secret or ()))
     nodes = node_placement(provisioner, cloud, aks)
-    placement = Placement(checked_cache(cache), image_volumes, gpus, nodes, images, tuple(plain_registry or ()))
+    variables = dict(pair.partition("=")[::2] for pair in environment or ())
+    placement = Placement(checked_cache(cache), image_volumes, gpus, nodes, images, variables)
     pace = Pace(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5)
     logs.configure({"component": "controller", **({"pod": os.environ["HOSTNAME"]} if "HOSTNAME" in os.environ else {})})
     settings = Settings(placement, namespace, workers, only_annotated)

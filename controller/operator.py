@@ -19,6 +19,7 @@ from controller.work_queue import WorkQueue
 from pipelines.nodes import timestamp
 from pipelines.plan import Placement
 from presets.annotations import PREFIX
+from presets.crd import OURS
 from steps import logs
 from steps.contract import MANAGED_BY
 
@@ -82,7 +83,7 @@ class Operator:
             logs.warning("crd_unreadable", why=error.message)
             return False
         labels = (crd or {}).get("metadata", {}).get("labels") or {}
-        shares = crd is not None and labels.get("app.kubernetes.io/managed-by") not in ("kaiflow", "Helm")
+        shares = crd is not None and OURS not in labels
         logs.event("takes", workspaces=f"those annotated {MANAGED}: true" if shares else "all")
         return shares
 

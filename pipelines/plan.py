@@ -13,7 +13,7 @@ from presets.names import parse_image
 from presets.node_request import NodePlacement, NodeRequest, node_request
 from presets.recipe import Recipe
 from presets.serving_place import Mount, ServingPlace
-from steps.contract import OUTPUT_FOLDER, PLAIN_REGISTRIES, Verb
+from steps.contract import OUTPUT_FOLDER, Verb
 from steps.store import LAYOUT_PREFIX, REGISTRY_PREFIX
 
 # Parts of the Recipe that each step is told; a step's cache key can only depend on what it is told.
@@ -71,12 +71,7 @@ class Placement:
     machines: Path | None = None  # a file of GPU machines, on top of the table
     nodes: NodePlacement = field(default_factory=NodePlacement)  # who makes nodes
     images: Images = Images()
-    plain_registries: tuple[str, ...] = ()  # host:port of registries without TLS, as on a laptop's cluster
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables of every pod."""
-        return {PLAIN_REGISTRIES: ",".join(self.plain_registries)} if self.plain_registries else {}
+    environment: Mapping[str, str] = field(default_factory=dict)  # of every pod: mirrors, registries without TLS
 
 
 @dataclass(frozen=True, slots=True)

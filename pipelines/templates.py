@@ -23,6 +23,7 @@ from pipelines.plan import Plan, PlannedStep, node_labels, request_json, user_vo
 from pipelines.volumes import INPUT_VOLUME, MOUNTS, OUTPUT_VOLUME, WEIGHTS_VOLUME
 from presets.node_request import NodeRequest
 from presets.serving_place import GPU_TOLERATIONS
+from presets.workspace import QUEUE_LABEL
 from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, RUN_LABEL, WORKSPACE_LABEL, Verb
 
 WORKDIR = "{{workflow.parameters.workdir}}"
@@ -87,7 +88,11 @@ def template(plan: Plan, step: PlannedStep) -> Container:
             run_as_non_root=True,
             capabilities=m.Capabilities(drop=["ALL"]),
         ),
-        labels={WORKSPACE_LABEL: recipe.name, "app.kubernetes.io/component": step.verb},
+        labels={
+            WORKSPACE_LABEL: recipe.name,
+            "app.kubernetes.io/component": step.verb,
+            **({QUEUE_LABEL: recipe.node.queue} if step.on_gpu and recipe.node.queue else {}),
+        },
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": grace}),
     )
 

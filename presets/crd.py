@@ -8,6 +8,7 @@ from presets.structural_schema import Schema, structural
 from presets.workspace import DEFAULT_INSTANCE_TYPE_V1ALPHA1, Workspace
 
 NAME = "workspaces.kaito.sh"
+OURS = "kaiflow.dev/crd"  # label by which it is told from KAITO's own
 SPEC = ("resource", "tuning", "inference")
 
 
@@ -16,7 +17,9 @@ def crd() -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": NAME, "labels": {"app.kubernetes.io/managed-by": "kaiflow"}},
+        "metadata": {"name": NAME, "labels": {"app.kubernetes.io/managed-by": "kaiflow", OURS: "true"},
+            "annotations": {"helm.sh/resource-policy": "keep"},  # when the release goes that brought it
+        },
         "spec": {
             "group": "kaito.sh",
             "scope": "Namespaced",

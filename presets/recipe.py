@@ -170,6 +170,7 @@ class NodeRecipe:
     fallback_instance_types: tuple[str, ...] = ()  # tried in this order
     zones: tuple[str, ...] = ()  # tried in this order; none: any
     spot: Literal["never", "first", "only"] = "never"
+    queue: str = ""  # Kueue's, of the pod that trains; empty: none
 
 
 @dataclass(frozen=True, slots=True)

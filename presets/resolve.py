@@ -28,7 +28,7 @@ from presets.recipe import (
 )
 from presets.resolve_training import budget, lora, quantization, training, unknown_targets
 from presets.training_config import TrainingConfig
-from presets.workspace import Tuning, Workspace
+from presets.workspace import QUEUE_LABEL, Tuning, Workspace
 
 DEFAULT_SPLIT = 0.05
 AUDIT_ANNOTATIONS = ("max-dataset-bytes", "max-bad-rows", "max-cut-rows", "near-duplicates")
@@ -202,6 +202,7 @@ def _node(workspace: Workspace) -> NodeRecipe:
         fallback_instance_types=said["fallback-instance-types"] or (),
         zones=said["zones"] or (),
         spot=said["spot"] or "never",
+        queue=workspace.metadata.labels.get(QUEUE_LABEL, ""),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"  # passes through to the pod that trains
 API_VERSIONS = ("kaito.sh/v1alpha1", "kaito.sh/v1beta1")
 DEFAULT_INSTANCE_TYPE_V1ALPHA1 = "Standard_NC24ads_A100_v4"
 

@@ -1,0 +1,138 @@
+"""The chart: Helm's own engine lints and renders it; its outcome is what Kubernetes and our command line take."""
+
+import helm_python
+import pytest
+import typer.main
+import yaml
+
+from controller.main import app
+from presets.crd import crd
+from tests.charts import CHART, kind_of, rendered, unknown_fields
+
+CASES = {
+    "as it comes": {},
+    "one namespace": {"namespaced": True, "namespaces": ["team"], "replicas": 1},
+    "aks": {"nodes": {"provisioner": "aks", "aks": "s/g/c"}, "infrastructureAccount": {
+        "annotations": {"azure.workload.identity/client-id": "x"}, "labels": {"azure.workload.identity/use": "true"}}},
+    "given nodes, a mirror, digests": {
+        "nodes": {"provisioner": "byo"}, "global": {"imageRegistry": "mirror.example.com/ghcr"},
+        "images": {"tune": {"digest": "sha256:" + "a" * 64}, "pullSecrets": ["mirror"]},
+        "steps": {"environment": {"HF_ENDPOINT": "https://hub.example.com"}}, "store": {"cache": "r.example.com/c"},
+    },
+    "everything": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}, "namespaces": ["a", "b"],
+        "controller": {
+            "onlyAnnotated": True, "nodeSelector": {"a": "b"}, "tolerations": [{"key": "a", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {}}, "priorityClassName": "high", "podAnnotations": {"a": "b"},
+            "podLabels": {"c": "d"},
+        },
+        "store": {"imageVolumes": True}, "serviceAccount": {"annotations": {"a": "b"}},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(params=CASES)
+def values(request):
+    return CASES[request.param]
+
+
+def of_kind(bodies, kind):
+    return [body for body in bodies if body["kind"] == kind]
+
+
+def test_helm_finds_nothing_to_mend(values):
+    report = helm_python.lint(CHART, values, strict=True, kube_version="v1.31.0")
+    assert report["messages"] == []
+    assert report["errors"] == []
+
+
+def test_every_object_is_one_that_kubernetes_knows(values):
+    for body in rendered(values):
+        if body["kind"] not in ("CustomResourceDefinition", "ServiceMonitor"):
+            assert unknown_fields(body, kind_of(body), body["kind"]) == []
+
+
+def test_a_field_that_kubernetes_does_not_have_is_found():
+    assert unknown_fields({"spec": {"replica": 1, "paused": "no"}}, "V1Deployment") == [
+        ".spec.replica",
+        ".spec.paused: no bool",
+    ]
+
+
+def test_the_crd_is_the_one_of_the_types():
+    assert yaml.safe_load((CHART / "files/workspaces.kaito.sh.yaml").read_text()) == crd()
+    assert of_kind(rendered(), "CustomResourceDefinition") == [crd()]
+    assert of_kind(rendered({"crds": {"install": False}}), "CustomResourceDefinition") == []
+
+
+def test_the_command_line_takes_what_the_chart_passes(values):
+    (deployment,) = of_kind(rendered(values), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    name, *arguments = container["args"]
+    command = typer.main.get_command(app).commands[name]
+    context = command.make_context(name, list(arguments), resilient_parsing=False)
+    assert context.params["port"] == 8080
+
+
+def test_images_are_named_by_registry_mirror_tag_and_digest():
+    (deployment,) = of_kind(rendered(), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "ghcr.io/kaiflow/controller:0.1.0"
+    (deployment,) = of_kind(rendered(CASES["given nodes, a mirror, digests"]), "Deployment")
+    arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert f"--image-tune=mirror.example.com/ghcr/kaiflow/tune@sha256:{'a' * 64}" in arguments
+    assert "--environment=HF_ENDPOINT=https://hub.example.com" in arguments
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"replica": 1},
+        {"nodes": {"provisioner": "magic"}},
+        {"images": {"tune": {"digest": "latest"}}},
+        {"namespaces": []},
+    ],
+)
+def test_a_value_that_is_none_of_ours_is_refused(wrong):
+    chart = helm_python.Chart.load(CHART)
+    with pytest.raises(helm_python.HelmError):
+        chart.validate_schema(wrong)
+    chart.close()
+
+
+def test_step_accounts_may_tell_argo_their_results_and_nothing_else():
+    bodies = rendered()
+    (role,) = [b for b in of_kind(bodies, "Role") if b["metadata"]["name"] == "kaiflow-step"]
+    assert role["rules"] == [
+        {"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}
+    ]
+    bound = {
+        b["roleRef"]["name"]
+        for b in (*of_kind(bodies, "RoleBinding"), *of_kind(bodies, "ClusterRoleBinding"))
+        if any(s["name"] == "kaiflow-step" for s in b["subjects"])
+    }
+    assert bound == {"kaiflow-step"}
+
+
+def test_no_account_may_list_secrets_or_do_everything(values):
+    for body in rendered(values):
+        for rule in body.get("rules") or ():
+            assert "*" not in (*rule["verbs"], *rule["resources"], *rule["apiGroups"])
+            assert not ("secrets" in rule["resources"] and {"list", "watch"} & set(rule["verbs"]))
+            assert body["kind"] == "Role" or "secrets" not in rule["resources"]
+
+
+def test_pods_are_restricted(values):
+    for body in rendered(values):
+        spec = body["spec"]["template"]["spec"] if body["kind"] == "Deployment" else body.get("spec", {})
+        for container in spec.get("containers", ()) if body["kind"] in ("Deployment", "Pod") else ():
+            assert spec["securityContext"]["runAsNonRoot"]
+            assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_one_namespace_needs_no_rights_beyond_it_but_for_nodes_and_the_crd():
+    bodies = rendered(CASES["one namespace"])
+    assert {b["metadata"]["name"] for b in of_kind(bodies, "ClusterRole")} == {"kaiflow-nodes", "kaiflow-crd"}
