@@ -25,6 +25,7 @@ from steps.contract import MANAGED_BY
 
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/workspaces.kaito.sh"
 MANAGED = f"{PREFIX}managed"
+CONFLICT, CONFLICT_SECONDS = 409, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,14 @@ class Operator:
         if not self._is_ours(seen.workspace):
             return None
         actions = reconcile(seen, timestamp())
-        again = await self._do(key, seen, config_map, actions)
-        self._metrics.looks.observe(time.perf_counter() - began)
-        return again
+        try:
+            return await self._do(key, seen, config_map, actions)
+        except ApiError as error:
+            if error.status != CONFLICT:
+                raise
+            return CONFLICT_SECONDS  # somebody else has written meanwhile: look at what there is now
+        finally:
+            self._metrics.looks.observe(time.perf_counter() - began)
 
     def _is_ours(self, workspace: Object) -> bool:
         annotations = workspace["metadata"].get("annotations") or {}

@@ -17,6 +17,7 @@ from steps.serving_objects import PORT, objects, selector
 
 POLL_SECONDS = 2.0
 READY_SECONDS = 3300  # less than the step's own deadline, so that the step can say what was missing
+ROUTE_SECONDS = 120
 RESTARTS = 3  # of a server that cannot start: so many and it is given up
 HOPELESS = ("InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull")
 
@@ -45,13 +46,24 @@ def deploy(request: Request, context: Context, cluster: Cluster, clock: Clock) -
         logs.event("applied", kind=body["kind"], object=path)
     _wait(request, context, cluster, clock, recipe.replicas)
     service = cluster.get(_path(request, "services", group="api/v1")) or {}
-    problem = answers(f"http://{_host(service['spec']['clusterIP'])}")
-    if problem is not None:
-        raise problem
+    _require_answer(f"http://{_host(service['spec']['clusterIP'])}", clock)
     name, namespace = request.workspace.name, request.workspace.namespace
     endpoint = f"http://{name}.{namespace}.svc.cluster.local"
     logs.event("serving", endpoint=endpoint, adapter=served.run)
     return Result(outputs={"endpoint": endpoint, "model": name, "cached": "false"}, figures=asdict(recipe))
+
+
+def _require_answer(address: str, clock: Clock) -> None:
+    """Return when the server answers through its Service, whose address leads to a new pod a little later.
+
+    Raises:
+        TryAgainError: it does not.
+    """
+    until = clock.now() + ROUTE_SECONDS
+    while (problem := answers(address)) is not None:
+        if clock.now() > until:
+            raise problem
+        clock.sleep(POLL_SECONDS)
 
 
 def _host(address: str) -> str:

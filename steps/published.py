@@ -3,7 +3,6 @@
 The published one is loaded by a fresh process on the same base, in the way in which it would be served.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,9 +50,10 @@ class Published:
         return cls(told, tuned)
 
     def against(self) -> str:
-        """Return the comparison as JSON: loss of the published one, paired difference and its standard error.
+        """Return ``loss difference standard-error``: of the published one, then of the pairs.
 
-        Empty where the published adapter does not load, as one of another base: then there is nothing to compare.
+        No quotes: Argo puts outputs into the next step's JSON as they are. Empty where the published adapter does not
+        load, as one of another base: then there is nothing to compare.
         """
         try:
             found = scored_afresh(self.told)
@@ -67,4 +67,4 @@ class Published:
             difference=pair.difference,
             standard_error=pair.standard_error,
         )
-        return json.dumps({"loss": found.loss, "difference": pair.difference, "standard_error": pair.standard_error})
+        return f"{found.loss:.6g} {pair.difference:.6g} {pair.standard_error:.6g}"

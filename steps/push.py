@@ -3,7 +3,6 @@
 The tag moves last: whoever reads it finds either the old adapter or the new one, whole.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -76,7 +75,8 @@ def judge(adapter: Manifest, evaluation: EvaluationRecipe, against: str) -> tupl
     """Return the gate's verdict — passed, warned, refused, off — and its reason.
 
     Passed: the tuned model's held-out loss is below the base's by more than two standard errors of the
-    paired difference, and on average below that of the published one, where ``against`` compares the two (JSON).
+    paired difference, and on average below that of the published one, where ``against`` compares the two
+    (``steps.published``).
     """
     if evaluation.gate == "off":
         return "off", "the gate is off"
@@ -91,12 +91,9 @@ def judge(adapter: Manifest, evaluation: EvaluationRecipe, against: str) -> tupl
         losses = f"base {notes['kaiflow.run.base-loss']}, tuned {notes['kaiflow.run.tuned-loss']}"
         reason = f"held-out loss: {losses}, paired difference {difference:+.4g} ± {error:.2g}"
         if against and not worse:
-            published = json.loads(against)
-            worse = not published["difference"] < 0
-            reason += (
-                f"; against what is published ({published['loss']:.4g}): {published['difference']:+.4g}"
-                f" ± {published['standard_error']:.2g}"
-            )
+            published, change, doubt = map(float, against.split())
+            worse = not change < 0
+            reason += f"; against what is published ({published:.4g}): {change:+.4g} ± {doubt:.2g}"
     if not worse:
         return "passed", reason
     return ("refused" if evaluation.gate == "enforce" else "warned"), reason

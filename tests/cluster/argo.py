@@ -58,6 +58,7 @@ class Argo:
         self.outputs: dict[str, dict[str, str]] = {verb: dict(told) for verb, told in OUTPUTS.items()}
         self.failing: dict[str, str] = {}  # step -> termination message
         self.seconds = 0.0  # that each canned step takes
+        self.seconds_of: dict[str, float] = {}
         self.parameters: dict[str, str] = {}
         self.started: list[str] = []  # uids of the Workflows that were run
         self.asked: dict[str, tuple[str, str, str]] = {}  # uid -> Workspace, Workflow, what it was asked for
@@ -151,7 +152,7 @@ class Argo:
         if verb in self.failing:
             lines.append(f'printf %s {shlex.quote(self.failing[verb])} > "$KAIFLOW_TERMINATION_LOG"; exit 65')
         else:
-            lines.append(f"sleep {self.seconds}")
+            lines.append(f"sleep {self.seconds_of.get(verb, self.seconds)}")
         lines += [f"printf %s {shlex.quote(value)} > {folder}/{name}" for name, value in told.items()]
         template["container"] = {
             key: value for key, value in template["container"].items() if key in ("name", "image")

@@ -1,5 +1,6 @@
 """The controller on a real API server; the local engine, with canned steps, stands in for Argo's controller."""
 
+import json
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import yaml
 
 from controller.intent import HASH, REVISION
 from controller.reconcile import FINALIZER
+from pipelines.nodes import node_id
 from tests.cluster.argo import ARGO, Argo
 from tests.cluster.cut_proxy import CutProxy
 from tests.cluster.operator_process import Controller, until
@@ -348,3 +350,28 @@ def test_wherever_it_is_killed_it_goes_on_and_makes_no_workflow_twice(place, tmp
         done.set()
         reaper.join()
         controller.kill()
+
+
+def test_live_training_figures_are_in_the_status_within_seconds(place, controller):
+    place.argo.seconds_of = {"tune": 25.0}
+    place.apply(workspace())
+    until(lambda: [s for s in place.status().get("steps", ()) if s["name"] == "tune" and s["phase"] == "Running"])
+    (run,) = place.argo.workflows()
+    name = run["metadata"]["name"]
+    pod = f"{name}-tune-{node_id(name, f'{name}.tune(0)').rpartition('-')[2]}"
+    line = {"event": "training", "trained_steps": 7, "total_steps": 9, "loss": 1.25, "tokens_per_second": 51.0}
+    line |= {"eta_seconds": 12}
+    body = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod},
+        "spec": {"containers": [{
+            "name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
+            "command": ["sh", "-c", f"echo '{json.dumps(line)}'; sleep 60"],
+        }], "terminationGracePeriodSeconds": 0},
+    }  # fmt: skip
+    began = time.monotonic()
+    place.cluster.apply(f"/api/v1/namespaces/{place.namespace}/pods/{pod}", body)
+    training = until(lambda: (t := place.status().get("training", {})).get("loss") and t)
+    assert time.monotonic() - began < 30
+    assert training == {"loss": 1.25, "tokensPerSecond": 51.0, "etaSeconds": 12, "steps": "7/9"}
+    place.wait_state("Ready")
+    assert "etaSeconds" not in place.status()["training"]

@@ -201,7 +201,7 @@ def test_a_run_of_the_schedule_has_a_tag_of_its_own_beside_the_users(tmp_path):
 
 @pytest.mark.parametrize(("difference", "verdict"), [(-0.01, "passed"), (0.0, "refused"), (0.2, "refused")])
 def test_what_is_no_better_than_what_is_published_is_refused(tmp_path, difference, verdict):
-    against = json.dumps({"loss": 3.0, "difference": difference, "standard_error": 0.02})
+    against = f"3.0 {difference} 0.02"
     store = LayoutStore(tmp_path / "store")
     if verdict == "passed":
         pushed(tmp_path, store, "r.example.com/team/a:1", publishing=False, against=against)
