@@ -23,10 +23,10 @@ from rich.table import Table
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from controller.loading import load_one  # noqa: E402
-from pipelines.plan import plan  # noqa: E402
-from presets.catalogue import Shape, catalogue  # noqa: E402
-from presets.memory import adapter_parameters  # noqa: E402
+from controller.loading import load_one
+from pipelines.plan import plan
+from presets.catalogue import Shape, catalogue
+from presets.memory import adapter_parameters
 
 MIB = 1 << 20
 # Assumed, and the same for both.

@@ -18,13 +18,13 @@ from rich.console import Console
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.contest import MEMORY, contest, random_blob  # noqa: E402
-from benchmarks.measured import Measured, measured  # noqa: E402
-from steps.docker_config import DockerConfig  # noqa: E402
-from steps.oci_layout import LayoutStore  # noqa: E402
-from steps.registry_store import RegistryStore  # noqa: E402
-from steps.store import copy, require  # noqa: E402
-from tests.registries import registry  # noqa: E402
+from benchmarks.contest import MEMORY, contest, random_blob
+from benchmarks.measured import Measured, measured
+from steps.docker_config import DockerConfig
+from steps.oci_layout import LayoutStore
+from steps.registry_store import RegistryStore
+from steps.store import copy, require
+from tests.registries import registry
 
 OURS = """
 import sys

@@ -18,10 +18,10 @@ from rich.console import Console
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.contest import MEMORY, contest, random_blob  # noqa: E402
-from benchmarks.measured import Measured, measured  # noqa: E402
-from steps.oci_layout import LayoutStore  # noqa: E402
-from tests.registries import registry  # noqa: E402
+from benchmarks.contest import MEMORY, contest, random_blob
+from benchmarks.measured import Measured, measured
+from steps.oci_layout import LayoutStore
+from tests.registries import registry
 
 OURS = """
 import sys

@@ -1,0 +1,316 @@
+"""How fast do changes of Workflows come into Workspaces' statuses, and for how much CPU?  Against the same by kopf.
+
+``KUBECONFIG`` names a real API server. Ours makes the Workflows of 1,000 Workspaces first; then both, in turn and in
+rounds, mirror the same number of changes at the same pace. Ours runs as in a pod, by a service account's files.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+sys.path[0] = str(HERE.parent)  # not this folder, in which this file would stand for the package of its name
+
+from controller.kube_api import Api, ApiError
+from controller.reflector import Reflector
+from pipelines.nodes import node_id
+from presets.crd import crd
+from tests.cluster.argo import ARGO, argo_crd
+from tests.cluster.conftest import without_cel
+
+WORKSPACES = "/apis/kaito.sh/v1beta1"
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+CONTESTANTS = ("kaiflow", "kopf")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a contestant took for one round of changes."""
+
+    changes: int
+    seconds: float
+    p50_seconds: float
+    p99_seconds: float
+    writes_per_change: float
+    cpu_seconds: float
+    rss_mib: float
+
+    @property
+    def changes_per_cpu_second(self) -> float:
+        """What a second of CPU is enough for."""
+        return self.changes / self.cpu_seconds
+
+
+class Process:
+    """A contestant at work: its CPU and its memory, children included."""
+
+    def __init__(self, who: str, namespace: str, folder: Path, environment: dict[str, str]) -> None:
+        python = [sys.executable, "-m"]
+        commands = {
+            "kaiflow": [
+                *python,
+                "controller.main",
+                "controller",
+                "-n",
+                namespace,
+                "--lease-namespace",
+                namespace,
+                "--port",
+                "0",
+                "--provisioner",
+                "byo",
+                "--lease-seconds",
+                "2",
+            ],
+            "kopf": [*python, "kopf", "run", "-n", namespace, "--standalone", "-q", str(HERE / "peers/kopf_mirror.py")],
+        }
+        log = (folder / f"{who}.log").open("ab")
+        self._process = subprocess.Popen(commands[who], env={**os.environ, **environment}, stdout=log, stderr=log)
+
+    def _all(self) -> list[int]:
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        return [self._process.pid, *map(int, children)]
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU used so far."""
+        total = 0
+        for pid in self._all():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / TICKS_PER_SECOND
+
+    def rss_mib(self) -> float:
+        """Return the memory in use."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._all())
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def end(self) -> None:
+        """Stop it."""
+        self._process.terminate()
+        self._process.wait(30)
+
+
+class Crowd:
+    """Many Workspaces and their Workflows, and what is seen of the statuses."""
+
+    def __init__(self, api: Api, namespace: str, count: int) -> None:
+        self.api, self.namespace = api, namespace
+        self.names = [f"w{number}" for number in range(count)]
+        self.runs: dict[str, str] = {}
+        self.seen: dict[str, int] = defaultdict(int)
+        self.waiting: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self.lags: list[float] = []
+        self.writes = 0
+        path = f"{WORKSPACES}/namespaces/{namespace}/workspaces"
+        self.reflector = Reflector(api, path, lambda body: body, self._changed)
+
+    def _changed(self, before, after) -> None:
+        if before is None or after is None or before.get("status") == after.get("status"):
+            return
+        self.writes += 1
+        name, now = after["metadata"]["name"], time.monotonic()
+        tune = next((s for s in after["status"].get("steps", ()) if s["name"] == "tune"), {})
+        done = int((tune.get("progress") or "0/0").partition("/")[0])
+        due = [(number, at) for number, at in self.waiting[name] if number <= done]
+        self.lags += [now - at for _, at in due]
+        self.waiting[name] = [(number, at) for number, at in self.waiting[name] if number > done]
+
+    async def make(self) -> None:
+        """Create the Workspaces."""
+        gate = asyncio.Semaphore(16)
+
+        async def one(name: str) -> None:
+            body = {
+                "apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", "metadata": {"name": name},
+                "resource": {"labelSelector": {"matchLabels": {"app": name}}},
+                "tuning": {
+                    "preset": {"name": "smollm2-135m-instruct"}, "method": "qlora",
+                    "input": {"urls": ["https://data.example.com/a.jsonl"]},
+                    "output": {"image": f"r.example.com/team/{name}:1", "imagePushSecret": "registry-login"},
+                },
+            }  # fmt: skip
+            async with gate:
+                await self.api.create(f"{WORKSPACES}/namespaces/{self.namespace}/workspaces", body)
+
+        await asyncio.gather(*map(one, self.names))
+
+    async def runs_made(self) -> None:
+        """Wait until every Workspace has its Workflow."""
+        while True:
+            async for page in self.api.pages(f"{ARGO}/namespaces/{self.namespace}/workflows", {"limit": "500"}):
+                for body in page["items"]:
+                    self.runs[body["metadata"]["labels"]["kaito.sh/workspace"]] = body["metadata"]["name"]
+            if len(self.runs) == len(self.names):
+                return
+            await asyncio.sleep(0.5)
+
+    async def change(self, name: str, number: int) -> None:
+        """Let a Workflow's tune step be at ``number``."""
+        run = self.runs[name]
+        began = {"type": "Pod", "startedAt": "2026-11-25T00:00:00Z"}
+        nodes = {}
+        for task, phase in (("fetch", "Succeeded"), ("provision", "Succeeded"), ("weights", "Succeeded")):
+            nodes[node_id(run, f"{run}.{task}")] = {"name": f"{run}.{task}", "phase": phase, **began}
+        tune = f"{run}.tune"
+        nodes[node_id(run, tune)] = {
+            "name": tune, "phase": "Running", **began, "progress": f"{number}/1000000", "type": "Container",
+        }  # fmt: skip
+        status = {"phase": "Running", "startedAt": "2026-11-25T00:00:00Z", "nodes": nodes}
+        await self.api.merge(f"{ARGO}/namespaces/{self.namespace}/workflows/{run}", {"status": status})
+        self.waiting[name].append((number, time.monotonic()))
+
+
+async def round_of(process: Process, crowd: Crowd, first: int, changes: int, pace: float) -> Figures:
+    """Make ``changes`` changes at ``pace`` a second, and wait until all are seen."""
+    crowd.lags.clear()
+    crowd.waiting.clear()
+    crowd.writes = 0
+    cpu, began = process.cpu_seconds(), time.monotonic()
+    tasks = []
+    for index in range(changes):
+        await asyncio.sleep(max(0.0, began + index / pace - time.monotonic()))
+        name = crowd.names[index % len(crowd.names)]
+        tasks.append(asyncio.create_task(crowd.change(name, first + index)))
+    await asyncio.gather(*tasks)
+    deadline = time.monotonic() + 120
+    while any(crowd.waiting.values()) and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    seconds = time.monotonic() - began
+    missing = sum(map(len, crowd.waiting.values()))
+    if missing:
+        sys.exit(f"{missing} changes were never seen")
+    lags = sorted(crowd.lags)
+    return Figures(
+        changes, seconds, lags[len(lags) // 2], lags[int(len(lags) * 0.99)], crowd.writes / changes,
+        process.cpu_seconds() - cpu, process.rss_mib(),
+    )  # fmt: skip
+
+
+def as_in_a_pod(folder: Path) -> dict[str, str]:
+    """Lay out a service account's files for the administrator's own account, and return the variables of a pod."""
+    config = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
+    server = urlsplit(config["clusters"][0]["cluster"]["server"])
+    cluster = config["clusters"][0]["cluster"]
+    authority = cluster.get("certificate-authority-data")
+    text = base64.b64decode(authority) if authority else Path(cluster["certificate-authority"]).read_bytes()
+    (folder / "ca.crt").write_bytes(text)
+    return {
+        "KUBERNETES_SERVICE_HOST": server.hostname or "", "KUBERNETES_SERVICE_PORT": str(server.port or 443),
+        "KAIFLOW_SERVICE_ACCOUNT": str(folder),
+    }  # fmt: skip
+
+
+async def account(api: Api, namespace: str, folder: Path) -> dict[str, str]:
+    """Make an account that may do everything in the namespace, and return how a process becomes it."""
+    bind = {
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": "bench", "namespace": namespace}],
+    }  # fmt: skip
+    await api.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", bind)
+    await api.create(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "bench"}})
+    secret = {
+        "metadata": {"name": "bench", "annotations": {"kubernetes.io/service-account.name": "bench"}},
+        "type": "kubernetes.io/service-account-token",
+    }
+    await api.create(f"/api/v1/namespaces/{namespace}/secrets", secret)
+    while True:
+        found = await api.get(f"/api/v1/namespaces/{namespace}/secrets/bench") or {}
+        if "token" in (found.get("data") or {}):
+            (folder / "token").write_bytes(base64.b64decode(found["data"]["token"]))
+            return as_in_a_pod(folder)
+        await asyncio.sleep(0.2)
+
+
+async def contest(count: int, changes: int, pace: float, rounds: int, folder: Path) -> dict[str, list[Figures]]:
+    """Return the figures of each contestant, round by round."""
+    figures: dict[str, list[Figures]] = {who: [] for who in CONTESTANTS}
+    async with await Api.connect() as api:
+        for body in (without_cel(crd()), argo_crd("Workflow"), argo_crd("CronWorkflow")):
+            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{body['metadata']['name']}"
+            await api.apply(path, body)
+        await asyncio.sleep(3)
+        namespace = f"bench-{os.getpid()}"
+        await api.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
+        await api.create(f"/api/v1/namespaces/{namespace}/secrets", {"metadata": {"name": "registry-login"}})
+        environment = await account(api, namespace, folder)
+        crowd = Crowd(api, namespace, count)
+        watching = asyncio.create_task(crowd.reflector.run())
+        try:
+            maker, began = Process("kaiflow", namespace, folder, environment), time.monotonic()
+            await crowd.make()
+            await crowd.runs_made()
+            print(f"{count} Workspaces have their Workflows after {time.monotonic() - began:.0f} s", flush=True)
+            await asyncio.sleep(35)  # until the process that compiles has ended
+            maker.end()
+            number = 1
+            for _ in range(rounds):
+                for who in CONTESTANTS:
+                    process = Process(who, namespace, folder, environment)
+                    await asyncio.sleep(20)  # until it has listed everything, and written what it wants to write
+                    figures[who].append(await round_of(process, crowd, number, changes, pace))
+                    process.end()
+                    print(who, figures[who][-1], flush=True)
+                    number += changes
+        finally:
+            watching.cancel()
+            for name in crowd.names:
+                path = f"{WORKSPACES}/namespaces/{namespace}/workspaces/{name}"
+                await api.merge(path, {"metadata": {"finalizers": None}})
+            try:
+                await api.delete(f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{namespace}")
+                await api.delete(f"/api/v1/namespaces/{namespace}")
+            except ApiError as error:
+                print(error)
+    return figures
+
+
+def tell(figures: dict[str, list[Figures]], count: int, pace: float) -> None:
+    """Print the table of medians and write all figures."""
+    table = Table(
+        "contestant", "changes / CPU s", "ours / its", "p50 s", "p99 s", "writes / change", "CPU s", "RSS MiB"
+    )
+    middle = {who: sorted(f, key=lambda r: r.cpu_seconds)[len(f) // 2] for who, f in figures.items()}
+    for who, run in middle.items():
+        ratio = middle["kaiflow"].changes_per_cpu_second / run.changes_per_cpu_second
+        table.add_row(
+            who, f"{run.changes_per_cpu_second:.0f}", f"{ratio:.1f} x", f"{run.p50_seconds:.3f}",
+            f"{run.p99_seconds:.3f}", f"{run.writes_per_change:.2f}", f"{run.cpu_seconds:.1f}", f"{run.rss_mib:.0f}",
+        )  # fmt: skip
+    Console(width=110).print(table)
+    body = {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}",
+        "workspaces": count,
+        "changes_a_second": pace,
+        "rounds": {who: [asdict(run) for run in runs] for who, runs in figures.items()},
+    }
+    (HERE / "controller.json").write_text(json.dumps(body, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workspaces", type=int, default=1000)
+    parser.add_argument("--changes", type=int, default=5000)
+    parser.add_argument("--pace", type=float, default=100.0, help="changes a second")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(contest(options.workspaces, options.changes, options.pace, options.rounds, Path(folder)))
+    tell(found, options.workspaces, options.pace)
