@@ -39,9 +39,10 @@ def cluster_status(
             status = _still_serving(before, status)
     else:
         status = _without_run(before, intent, generation, now)
-    status["runs"] = list(before.get("runs", ()))
-    for run in workflows:
-        status["runs"] = with_run(status["runs"], run, {step.name: step for step in read_steps(run)})
+    if newest is None or len(workflows) > 1:
+        status["runs"] = list(before.get("runs", ()))
+        for run in workflows:
+            status["runs"] = with_run(status["runs"], run, {step.name: step for step in read_steps(run)})
     if isinstance(intent, Intent):
         status["plan"] = dict(intent.plan_status)
     elif "plan" in before:

@@ -102,4 +102,5 @@ def _context_namespace(config: object) -> str:
 
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(connector=connector, trust_env=True)
+    # trust_env would read ~/.netrc at every request, in a thread; a pod speaks to its API server without a proxy.
+    return aiohttp.ClientSession(connector=connector)

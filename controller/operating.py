@@ -58,4 +58,9 @@ def controller(
     pace = Pace(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5)
     logs.configure({"component": "controller", **({"pod": os.environ["HOSTNAME"]} if "HOSTNAME" in os.environ else {})})
     settings = Settings(placement, namespace, workers, only_annotated)
-    raise typer.Exit(asyncio.run(run_controller(settings, ProcessOptions(port, lease_namespace, pace))))
+    try:
+        from uvloop import new_event_loop as new_loop  # half the CPU of a change
+    except ImportError:
+        new_loop = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        raise typer.Exit(runner.run(run_controller(settings, ProcessOptions(port, lease_namespace, pace))))

@@ -1,11 +1,13 @@
 """The controller: live copies of what is there, a queue of Workspaces to look at, actions done on the cluster."""
 
 import asyncio
-import json
+import gc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from controller.compiling import Compiler
 from controller.kube_api import Api, ApiError, Object
@@ -69,6 +71,7 @@ class Operator:
                     group.create_task(reflector.run())
                 for reflector in self._reflectors.values():  # nothing is decided before all is known
                     await reflector.synced.wait()
+                gc.freeze()  # what was listed stays: the collector need not walk over it again and again
                 logs.event("synced", workspaces=len(self._workspaces.objects), argo=self._workflows.known)
                 await self._queue.run(self._settings.workers)
         finally:
@@ -189,4 +192,4 @@ def _state(body: Object | None) -> str | None:
 
 
 def _digest(status: Mapping[str, Any]) -> int:
-    return hash(json.dumps(status, sort_keys=True))
+    return hash(orjson.dumps(status, option=orjson.OPT_SORT_KEYS))
