@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
+from urllib.parse import urlencode
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from controller.kube_login import Login, login
 from presets.errors import KaiflowError
@@ -153,9 +155,8 @@ class Api:
         try:
             said = {**await self._login.headers(), **headers}
             data = orjson.dumps(body) if body is not None else None
-            async with self._login.session.request(
-                method, self._login.host + path, params=query, data=data, headers=said, timeout=TIMEOUT
-            ) as answer:
+            url = URL(f"{self._login.host}{path}{f'?{urlencode(query)}' if query else ''}", encoded=True)
+            async with self._login.session.request(method, url, data=data, headers=said, timeout=TIMEOUT) as answer:
                 found = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, f"{method} {path}", str(error) or type(error).__name__) from error

@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from controller.intent import Intent, Refusal, config_map_name, intent, secret_names
@@ -40,7 +40,7 @@ class Memory:
     training: Mapping[str, Any] | None = None
     training_of: str = ""  # the pod
     training_at: float = 0.0
-    written: tuple[Any, Any] = field(default=(None, None))  # the status as it was wanted, and as it was stored
+    less_stored: tuple[Any, Any] | None = None  # the status as it was wanted, and as a CRD of fewer fields has kept it
 
 
 class Observer:

@@ -1,11 +1,17 @@
 """``kaiflow controller``: its options."""
 
+from __future__ import annotations
+
 import os
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from controller.options import Aks, Cache, Cloud, Gpus, ImageVolumes, Provisioner, checked_cache, node_placement
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 
 def controller(
@@ -58,9 +64,14 @@ def controller(
     pace = Pace(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5)
     logs.configure({"component": "controller", **({"pod": os.environ["HOSTNAME"]} if "HOSTNAME" in os.environ else {})})
     settings = Settings(placement, namespace, workers, only_annotated)
-    try:
-        from uvloop import new_event_loop as new_loop  # half the CPU of a change
-    except ImportError:
-        new_loop = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         raise typer.Exit(runner.run(run_controller(settings, ProcessOptions(port, lease_namespace, pace))))
+
+
+def _loop_factory() -> Callable[[], AbstractEventLoop] | None:
+    """Return uvloop, which halves the CPU of a change, where it is installed."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return None
+    return new_event_loop

@@ -3,11 +3,7 @@
 import asyncio
 import gc
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import orjson
 
 from controller.compiling import Compiler
 from controller.kube_api import Api, ApiError, Object
@@ -149,13 +145,12 @@ class Operator:
                 waits.append(action.seconds)
             elif isinstance(action, WriteStatus):
                 # A CRD that knows fewer fields than we write stores less: that is no reason to write it again.
-                stored = seen.workspace.get("status") or {}
-                if memory.written == (_digest(action.status), _digest(stored)):
+                if memory.less_stored == (action.status, seen.workspace.get("status")):
                     continue
                 await self._performer.perform(subject, action)
                 self._metrics.writes.inc()
-                kept = (self._workspaces.objects.get(key) or {}).get("status") or {}
-                memory.written = (_digest(action.status), _digest(kept))
+                kept = (self._workspaces.objects.get(key) or {}).get("status")
+                memory.less_stored = None if kept == action.status else (action.status, kept)
             else:
                 await self._performer.perform(subject, action)
         return min(waits) if waits else None
@@ -189,7 +184,3 @@ def _matters(before: Object, after: Object) -> bool:
 
 def _state(body: Object | None) -> str | None:
     return None if body is None else str((body.get("status") or {}).get("state") or "Pending")
-
-
-def _digest(status: Mapping[str, Any]) -> int:
-    return hash(orjson.dumps(status, option=orjson.OPT_SORT_KEYS))
