@@ -75,8 +75,6 @@ class Process:
                 "0",
                 "--provisioner",
                 "byo",
-                "--lease-seconds",
-                "2",
             ],
             "kopf": [*python, "kopf", "run", "-n", namespace, "--standalone", "-q", str(HERE / "peers/kopf_mirror.py")],
         }

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from controller.cost import cost
 from controller.diagnosis import diagnose
 from controller.failure import Failure, explain
 from controller.observed_steps import StepStatus, output, read_steps
@@ -48,6 +49,7 @@ def mirror(
         "training": _training(by_name, training),
         "output": _pick(image=output(by_name, "push", "image"), digest=output(by_name, "push", "digest")),
         "endpoint": output(by_name, "deploy", "endpoint"),
+        "cost": cost(by_name),
     }
     status = {key: value for key, value in status.items() if value not in (None, "", [], {})}
     status["conditions"] = _conditions(before, by_name, state, failure, generation, now, finished=finished)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from controller.cost import cost
 from controller.observed_steps import StepStatus, output
 
 KEEP_RUNS = 10
@@ -43,6 +44,7 @@ def run_entry(workflow: Mapping[str, Any], steps: Mapping[str, StepStatus]) -> R
         "baseEvalLoss": number(output(steps, "tune", "base-loss")),
         "evalLoss": number(output(steps, "tune", "tuned-loss")),
         "gate": output(steps, "push", "verdict"),
+        "nodeSeconds": cost(steps).get("nodeSeconds"),
     }
     return {key: value for key, value in entry.items() if value not in (None, "")}
 

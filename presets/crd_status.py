@@ -68,6 +68,10 @@ STATUS: dict[str, Any] = _object(
     training=_open("The training: loss, tokens a second, what is left, how its step is cut, held-out losses."),
     output=_object("The adapter.", image=_text("Reference of the image."), digest=_text("Digest of the image.")),
     endpoint=_text("Where the tuned model answers."),
-    cost=_open("What the run has cost."),
+    cost=_object(
+        "What the node of the run has cost, once it is given back.",
+        nodeSeconds=_number("Seconds from the asking for it to its giving back."),
+        usd=_number("At the table's price, where there is one."),
+    ),
     runs={"type": "array", "description": "The newest runs.", "items": _open("One run.")},
 )  # fmt: skip

@@ -10,7 +10,9 @@ import time
 
 import pytest
 import urllib3
+from typer.testing import CliRunner
 
+from controller.main import app
 from steps.docker_config import DockerConfig
 from steps.registry_store import RegistryStore
 from steps.store import publish
@@ -105,6 +107,9 @@ def test_a_workspace_that_is_applied_answers_in_the_end_and_moves_on_with_its_da
         assert status["state"] == "Ready", status["conditions"]
         assert status["endpoint"] == f"http://ws.{team}.svc.cluster.local"
         assert isinstance(ask(place, "What is word number 3?").json()["Result"], str)
+        said = CliRunner().invoke(app, ["chat", "ws", "What is word number 3?", "--cluster", "-n", team])
+        assert (said.exit_code, bool(said.stdout.strip())) == (0, True)
+        assert "listening" in CliRunner().invoke(app, ["logs", "ws", "server", "--cluster", "-n", team]).stdout
         deployment = place.cluster.get(f"/apis/apps/v1/namespaces/{team}/deployments/ws")
         first = deployment["spec"]["template"]["metadata"]["annotations"]["kaiflow.dev/adapter"]
         assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0

@@ -1,0 +1,140 @@
+"""The status on a cluster: what serves beside a run, runs that found nothing new, what is told as Events."""
+
+from controller.cluster_status import cluster_status
+from controller.events import KINDS, Told, changes, event_body
+from controller.intent import Intent, Refusal
+from controller.runs import CRON_LABEL
+from pipelines.nodes import node_id
+
+NOW = "2026-11-25T10:00:00Z"
+INTENT = Intent("aaaa", "ws-aaaa", "1.0", scheduled=True, plan_status={"machine": {"name": "A100"}})
+TASKS = ("fetch", "provision", "weights", "tune", "push", "deploy")
+
+
+def workspace(status=None):
+    return {"metadata": {"name": "ws", "namespace": "n", "uid": "u", "generation": 2}, "status": status or {}}
+
+
+def run(name, phase="Running", scheduled=False, started="2026-11-25T09:00:00Z", outputs=None, **phases):
+    nodes = {}
+    for task in (*TASKS, "onExit"):
+        told = {"parameters": [{"name": k, "value": v} for k, v in (outputs or {}).get(task, {}).items()]}
+        full = f"{name}.{task}"
+        state = phases.get(task, "Succeeded" if phase == "Succeeded" else "Pending")
+        nodes[node_id(name, full)] = {
+            "name": full, "phase": state, "outputs": told, "startedAt": started, "finishedAt": "2026-11-25T10:00:00Z",
+        }  # fmt: skip
+    return {
+        "metadata": {
+            "name": name, "namespace": "n", "uid": name, "creationTimestamp": started,
+            "labels": {"kaiflow.dev/revision": "aaaa", **({CRON_LABEL: "ws"} if scheduled else {})},
+        },
+        "spec": {"templates": [{"dag": {"tasks": [{"name": t} for t in TASKS]}}], "onExit": "release"},
+        "status": {"phase": phase, "startedAt": started, "finishedAt": NOW, "nodes": nodes},
+    }  # fmt: skip
+
+
+GOOD = {
+    "push": {"image": "r/a:1", "digest": "sha256:1", "verdict": "passed"}, "deploy": {"endpoint": "http://ws"},
+    "tune": {"base-loss": "2.5", "tuned-loss": "1.5"}, "fetch": {"changed": "true"},
+    "provision": {"instance-type": "Standard_NC24ads_A100_v4"}, "onExit": {"released": "kf1 gone"},
+}  # fmt: skip
+FIRST = run("ws-aaaa", "Succeeded", outputs=GOOD)
+
+
+def status(workflows, before=None, intent=INTENT):
+    return cluster_status(workspace(before), intent, workflows, None, NOW)
+
+
+def conditions(found):
+    return {c["type"]: (c["status"], c["reason"]) for c in found["conditions"]}
+
+
+def test_before_any_run_it_is_pending_and_planned():
+    found = status([])
+    assert (found["state"], found["plan"]) == ("Pending", {"machine": {"name": "A100"}})
+    assert conditions(found) == {"Planned": ("True", "Planned")}
+
+
+def test_a_refusal_keeps_what_was_known():
+    ready = status([FIRST])
+    found = status([FIRST], ready, Refusal("SecretNotFound", "It is not there."))
+    assert conditions(found)["Planned"] == ("False", "SecretNotFound")
+    assert (found["state"], found["plan"]) == ("Ready", ready["plan"])
+
+
+def test_a_run_of_the_schedule_takes_nothing_from_what_serves_until_it_has_succeeded():
+    ready = status([FIRST])
+    second = run("ws-2", scheduled=True, started="2026-11-25T09:30:00Z", fetch="Running")
+    found = status([FIRST, second], ready)
+    assert (found["state"], found["endpoint"], found["output"]["digest"]) == ("Ready", "http://ws", "sha256:1")
+    assert found["step"] == "fetch"
+    failed = run("ws-2", "Failed", scheduled=True, started="2026-11-25T09:30:00Z", fetch="Failed")
+    found = status([FIRST, failed], found)
+    assert (found["state"], conditions(found)["LastRunSucceeded"]) == ("Ready", ("False", "RunFailed"))
+    assert conditions(found)["InferenceReady"][0] == "True"
+    better = {**GOOD, "push": {**GOOD["push"], "digest": "sha256:2"}}
+    third = run("ws-3", "Succeeded", scheduled=True, started="2026-11-25T09:40:00Z", outputs=better)
+    found = status([FIRST, failed, third], found)
+    assert (found["state"], found["output"]["digest"]) == ("Ready", "sha256:2")
+    assert [r["phase"] for r in found["runs"]] == ["Succeeded", "Failed", "Succeeded"]
+
+
+def test_a_run_that_found_nothing_new_leaves_only_its_entry():
+    ready = status([FIRST])
+    skipped = dict.fromkeys(("provision", "weights", "tune", "push", "deploy"), "Omitted")
+    nothing = run("ws-2", "Succeeded", True, "2026-11-25T09:30:00Z", {"fetch": {"changed": "false"}}, **skipped)
+    found = status([FIRST, nothing], ready)
+    assert found["runs"][-1]["reason"] == "NothingNew"
+    assert {k: v for k, v in found.items() if k not in ("runs", "conditions")} == {
+        k: v for k, v in ready.items() if k not in ("runs", "conditions")
+    }
+
+
+def test_runs_outlive_their_workflows():
+    found = status([], status([FIRST]))
+    assert (found["state"], [r["name"] for r in found["runs"]]) == ("Ready", ["ws-aaaa"])
+
+
+def test_the_cost_is_told_once_the_node_is_given_back():
+    assert status([FIRST])["cost"] == {"nodeSeconds": 3600, "usd": 3.67}
+    kept = run("ws-aaaa", "Succeeded", outputs={**GOOD, "onExit": {"released": "kf1 kept: it serves"}})
+    assert "cost" not in status([kept])
+
+
+def test_of_offloaded_nodes_only_the_phase_is_told():
+    away = run("ws-aaaa")
+    away["status"] |= {"nodes": {}, "offloadNodeStatusVersion": "fnv:1"}
+    found = status([away])
+    assert found["state"] == "Running"
+    assert "steps" not in found
+
+
+def test_an_event_is_told_of_a_change_and_of_each_change_once():
+    pending, running = status([]), status([run("ws-aaaa", tune="Running")])
+    ready = status([FIRST], running)
+    assert [t.reason for t in changes({}, pending)] == ["Planned"]
+    assert [t.reason for t in changes(pending, running)] == ["RunStarted"]
+    assert [t.reason for t in changes(running, ready)] == ["RunSucceeded", "Serving"]
+    assert list(changes(ready, ready)) == []
+
+
+def test_a_pod_that_waits_is_told_with_its_remedy():
+    waiting = run("ws-aaaa")
+    node = waiting["status"]["nodes"][node_id("ws-aaaa", "ws-aaaa.tune")]
+    node |= {"phase": "Pending", "message": "Unschedulable: 0/3 nodes are available"}
+    found = status([waiting])
+    assert conditions(found)["JobStarted"] == ("False", "Unschedulable")
+    (told,) = [t for t in changes({}, found) if t.reason == "StepWaiting"]
+    assert "kubectl describe pod" in told.message
+
+
+def test_an_event_has_a_name_of_its_own_and_a_message_that_fits():
+    def named(message):
+        return event_body(workspace(), Told("RunFailed", message), "kaiflow", NOW)
+
+    assert (
+        named("x" * 5000)["metadata"]["name"] == named("x" * 5000)["metadata"]["name"] != named("y")["metadata"]["name"]
+    )
+    assert (len(named("x" * 5000)["message"]), named("y")["type"]) == (1024, "Warning")
+    assert set(KINDS.values()) == {"Normal", "Warning"}
