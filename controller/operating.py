@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,9 +58,9 @@ def controller(
     from steps import logs
 
     named = {"step": image_step, "tune": image_tune, "serve": image_serve}
-    images = Images(**{k: v for k, v in named.items() if v}, pull_secrets=tuple(image_pull_secret or ()))
+    images = replace(Images(pull_secrets=tuple(image_pull_secret or ())), **{k: v for k, v in named.items() if v})
     nodes = node_placement(provisioner, cloud, aks)
-    variables = dict(pair.partition("=")[::2] for pair in environment or ())
+    variables = {name: value for name, _, value in (pair.partition("=") for pair in environment or ())}
     placement = Placement(checked_cache(cache), image_volumes, gpus, nodes, images, variables)
     pace = Pace(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5)
     logs.configure({"component": "controller", **({"pod": os.environ["HOSTNAME"]} if "HOSTNAME" in os.environ else {})})

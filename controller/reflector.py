@@ -17,7 +17,7 @@ from steps import logs
 
 Key = tuple[str, str]  # namespace, name
 
-PAGE = 500
+PAGE = 50  # Workflows are large, and what a page takes for a moment is never given back
 SILENCE_SECONDS = 75.0  # a bookmark comes every minute
 WATCH_SECONDS = (240, 360)
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 30.0

@@ -100,7 +100,7 @@ def test_a_workspace_that_is_applied_answers_in_the_end_and_moves_on_with_its_da
         deploy={"runtime": "transformers"},
         schedule={"cron": "0 3 * * 0"},
     )
-    arguments = ("--image-serve", IMAGE, "--environment", f"KAIFLOW_PLAIN_REGISTRIES={REGISTRY}")
+    arguments = ("--image-serve", str(IMAGE), "--environment", f"KAIFLOW_PLAIN_REGISTRIES={REGISTRY}")
     with Controller(team, tmp_path / "controller.log", *arguments):
         place.apply(body)
         status = until(lambda: (s := place.status()).get("state") in ("Ready", "Failed") and s, 400, 0.5)

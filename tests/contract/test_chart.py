@@ -2,6 +2,7 @@
 
 import helm_python
 import pytest
+import typer.core
 import typer.main
 import yaml
 
@@ -69,7 +70,9 @@ def test_the_command_line_takes_what_the_chart_passes(values):
     (deployment,) = of_kind(rendered(values), "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     name, *arguments = container["args"]
-    command = typer.main.get_command(app).commands[name]
+    commands = typer.main.get_command(app)
+    assert isinstance(commands, typer.core.TyperGroup)
+    command = commands.commands[name]
     context = command.make_context(name, list(arguments), resilient_parsing=False)
     assert context.params["port"] == 8080
 

@@ -195,8 +195,10 @@ def test_a_run_of_the_schedule_has_a_tag_of_its_own_beside_the_users(tmp_path):
     for text, created in (("first", "2026-11-22T03:00:04Z"), ("second", "2026-11-29T03:00:02Z")):
         pushed(tmp_path, store, "r.example.com/team/a:1.0", text=text, created=created, publishing=False)
     newest, first = store.find("1.0"), store.find("1.0-20261122T030004Z")
-    assert newest is not None and first is not None
-    assert newest.digest == store.find("1.0-20261129T030002Z").digest != first.digest
+    assert newest is not None
+    assert first is not None
+    assert newest == store.find("1.0-20261129T030002Z")
+    assert newest.digest != first.digest
 
 
 @pytest.mark.parametrize(("difference", "verdict"), [(-0.01, "passed"), (0.0, "refused"), (0.2, "refused")])

@@ -42,7 +42,7 @@ GOOD = {
 FIRST = run("ws-aaaa", "Succeeded", outputs=GOOD)
 
 
-def status(workflows, before=None, intent=INTENT):
+def status(workflows, before=None, intent: Intent | Refusal = INTENT):
     return cluster_status(workspace(before), intent, workflows, None, NOW)
 
 
