@@ -154,6 +154,12 @@ def asks_for_others(workspace: Object) -> bool:
     return bool((workspace.get("tuning") or {}).get("config") or secret_names(workspace))
 
 
+def must_ask_again(seen: Observed) -> bool:
+    """Whether what is not watched may change what is to be done: a ConfigMap, or a Secret that was missing."""
+    names_config = bool((seen.workspace.get("tuning") or {}).get("config"))
+    return names_config or (isinstance(seen.intent, Refusal) and asks_for_others(seen.workspace))
+
+
 def is_training(seen: Observed) -> bool:
     """Whether a pod trains now."""
     return bool(seen.workflows) and bool(pod_of(seen.workflows[-1], "tune"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,8 +56,10 @@ def controller(
     from pipelines.plan import Images, Placement
     from steps import logs
 
-    named = {"step": image_step, "tune": image_tune, "serve": image_serve}
-    images = replace(Images(pull_secrets=tuple(image_pull_secret or ())), **{k: v for k, v in named.items() if v})
+    known = Images()
+    images = Images(
+        image_step or known.step, image_tune or known.tune, image_serve or known.serve, tuple(image_pull_secret or ())
+    )
     nodes = node_placement(provisioner, cloud, aks)
     variables = {name: value for name, _, value in (pair.partition("=") for pair in environment or ())}
     placement = Placement(checked_cache(cache), image_volumes, gpus, nodes, images, variables)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from controller.compiling import Compiler
 from controller.kube_api import Api, ApiError, Object
 from controller.observed_workflow import pruned
-from controller.observing import FRESH_SECONDS, TRAINING_SECONDS, Observer, asks_for_others, is_training
+from controller.observing import FRESH_SECONDS, TRAINING_SECONDS, Observer, is_training, must_ask_again
 from controller.operator_metrics import OperatorMetrics
 from controller.performing import ARGO, WORKSPACES, Performer, Subject
 from controller.reconcile import Action, Again, Observed, WriteStatus, reconcile
@@ -67,7 +67,8 @@ class Operator:
                     group.create_task(reflector.run())
                 for reflector in self._reflectors.values():  # nothing is decided before all is known
                     await reflector.synced.wait()
-                gc.freeze()  # what was listed stays: the collector need not walk over it again and again
+                gc.freeze()  # what was listed stays: the collector need not walk over it again and again,
+                gc.set_threshold(20_000, 20, 20)  # nor so often over JSON, which has no cycles
                 logs.event("synced", workspaces=len(self._workspaces.objects), argo=self._workflows.known)
                 await self._queue.run(self._settings.workers)
         finally:
@@ -137,7 +138,7 @@ class Operator:
     async def _do(self, key: Key, seen: Observed, config_map: Object | None, actions: list[Action]) -> float | None:
         subject = Subject(seen.workspace, config_map)
         waits = [TRAINING_SECONDS] if is_training(seen) else []
-        if asks_for_others(seen.workspace):
+        if must_ask_again(seen):
             waits.append(FRESH_SECONDS * 2)
         memory = self._observer.memory[key]
         for action in actions:
