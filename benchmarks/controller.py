@@ -36,7 +36,8 @@ from tests.cluster.conftest import without_cel
 
 WORKSPACES = "/apis/kaito.sh/v1beta1"
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-CONTESTANTS = ("kaiflow", "kopf")
+CONTESTANTS = ("kaiflow", "kopf", "kopf + uvloop")  # kopf takes uvloop where it finds it; pip brings it none
+WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from kopf.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Process:
 
     def __init__(self, who: str, namespace: str, folder: Path, environment: dict[str, str]) -> None:
         python = [sys.executable, "-m"]
+        kopf = ["run", "-n", namespace, "--standalone", "-q", str(HERE / "peers/kopf_mirror.py")]
         commands = {
             "kaiflow": [
                 *python,
@@ -76,7 +78,8 @@ class Process:
                 "--provisioner",
                 "byo",
             ],
-            "kopf": [*python, "kopf", "run", "-n", namespace, "--standalone", "-q", str(HERE / "peers/kopf_mirror.py")],
+            "kopf": [sys.executable, "-c", WITHOUT_UVLOOP, *kopf],
+            "kopf + uvloop": [*python, "kopf", *kopf],
         }
         log = (folder / f"{who}.log").open("ab")
         self._process = subprocess.Popen(commands[who], env={**os.environ, **environment}, stdout=log, stderr=log)

@@ -14,6 +14,7 @@ from steps.cluster import Cluster
 from tests.cluster.argo import argo_crd
 
 GROUP = "karpenter.sh"
+FIRST_WITH_CEL = 25
 ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -55,6 +56,11 @@ def established(cluster, body):
     raise TimeoutError("the CRD is not established")
 
 
+def minor_version(cluster):
+    """Return 20 for an API server of 1.20."""
+    return int("".join(filter(str.isdecimal, cluster.get("/version")["minor"])))
+
+
 def without_cel(body):
     """An API server before 1.23 does not know x-kubernetes-validations, and server-side apply says so."""
     if isinstance(body, dict):
@@ -75,7 +81,8 @@ def cluster():
 @pytest.fixture(scope="session")
 def kinds(cluster):
     """A cluster that knows Workspaces and Argo's kinds."""
-    for body in (without_cel(crd()), argo_crd("Workflow"), argo_crd("CronWorkflow")):
+    own = crd() if minor_version(cluster) >= FIRST_WITH_CEL else without_cel(crd())
+    for body in (own, argo_crd("Workflow"), argo_crd("CronWorkflow")):
         established(cluster, body)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import urllib3
 import yaml
 
 from controller.intent import HASH, REVISION
@@ -375,3 +377,33 @@ def test_live_training_figures_are_in_the_status_within_seconds(place, controlle
     assert training == {"loss": 1.25, "tokensPerSecond": 51.0, "etaSeconds": 12, "steps": "7/9"}
     place.wait_state("Ready")
     assert "etaSeconds" not in place.status()["training"]
+
+
+def test_health_and_metrics_are_told(place, controller):
+    place.apply(workspace())
+    place.wait_state("Ready")
+    port = controller.events("listening")[0]["port"]
+
+    def page(path):
+        return urllib3.request("GET", f"http://127.0.0.1:{port}{path}").data.decode()
+
+    assert page("/healthz") == page("/readyz") == "ok"
+    numbers = page("/metrics")
+    assert 'kaiflow_workspaces{state="Ready"} 1.0' in numbers
+    assert "kaiflow_leading 1.0" in numbers
+    assert "kaiflow_reconcile_errors_total 0.0" in numbers
+
+
+def test_an_api_server_that_starts_again_is_found_again(place, controller):
+    """``KAIFLOW_TEST_RESTART`` is a command that ends the API server with force and starts it again."""
+    restart = os.environ.get("KAIFLOW_TEST_RESTART")
+    if not restart:
+        pytest.skip("KAIFLOW_TEST_RESTART names no command")
+    place.argo.seconds = 1.0
+    place.apply(workspace())
+    until(lambda: place.status().get("state") == "Running")
+    subprocess.run(["sh", "-c", restart], check=True, capture_output=True)
+    place.wait_state("Ready", seconds=90)
+    assert len(place.argo.started) == 1
+    place.apply(workspace(evaluation={"gate": "off"}))
+    until(lambda: len(place.argo.started) == 2 and place.status()["state"] == "Ready", 60)

@@ -1,10 +1,15 @@
 """The CRD on a real API server: applied, explained, listed; the examples stored as they are."""
 
+import re
+
 import pytest
 import yaml
 
 from presets.crd import NAME
+from presets.errors import ConfigError
+from tests.cluster.conftest import FIRST_WITH_CEL, minor_version
 from tests.conftest import ROOT
+from tests.contract.test_cel_rules import REFUSED
 
 WORKSPACES = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -50,3 +55,13 @@ def test_a_status_is_written_beside_the_object_and_printed(cluster, workspaces):
         assert written["metadata"]["generation"] == stored["metadata"]["generation"]
     finally:
         cluster.delete(f"{workspaces}/{name}")
+
+
+@pytest.mark.parametrize(("edits", "field"), REFUSED, ids=[f"{field}-{n}" for n, (_, field) in enumerate(REFUSED)])
+def test_what_the_rules_refuse_the_api_server_refuses(cluster, workspaces, workspace, put, edits, field):
+    if minor_version(cluster) < FIRST_WITH_CEL:
+        pytest.skip("the API server does not know x-kubernetes-validations")
+    for path, value in edits.items():
+        put(workspace, path, value)
+    with pytest.raises(ConfigError, match=re.escape(field)):
+        cluster.apply(f"{workspaces}/{workspace['metadata']['name']}", workspace, dry_run=True)
