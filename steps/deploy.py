@@ -5,10 +5,9 @@ loopback port, which a second run of the same adapter finds running and keeps.
 """
 
 import socket
-from pathlib import Path
 
 from presets.errors import ConfigError, UnavailableError
-from presets.recipe import DeployRecipe, ModelRecipe, QuantizationRecipe
+from presets.recipe import DeployRecipe
 from steps import local_server, logs
 from steps.cluster import Cluster
 from steps.contract import Context, Request, Result, content_key
@@ -39,28 +38,15 @@ def _deploy_here(request: Request, context: Context) -> Result:
     if running is None or running.port != port:
         _require_free(port)  # before the old server is stopped: it goes on answering when the new one cannot start
     local_server.stop(context.work)
-    server = local_server.start(context.work, _configure(request, context, port), serves)
+    server = local_server.start(
+        context.work, lay_out_server(Served.of(request, "127.0.0.1", port), context.work), serves
+    )
     problem = answers(server.endpoint)
     if problem is not None:
         local_server.stop(context.work)
         raise problem
     context.progress(1, 1)
     return _result(request, server, cached=False)
-
-
-def _configure(request: Request, context: Context, port: int) -> Path:
-    """Lay out what the server reads, and write its configuration."""
-    served = Served(
-        store=request.store,
-        weights=request.inputs["weights"],
-        run=request.inputs["run"],
-        name=request.workspace.name,
-        model=request.part("model", ModelRecipe),
-        quantization=request.part("quantization", QuantizationRecipe),
-        host="127.0.0.1",
-        port=port,
-    )
-    return lay_out_server(served, context.work)
 
 
 def _require_free(port: int) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from presets.errors import ConfigError, KaiflowError, UnavailableError
-from presets.recipe import DeployRecipe, ModelRecipe, QuantizationRecipe
+from presets.recipe import DeployRecipe
 from presets.serving_place import ServingPlace
 from steps import logs
 from steps.cluster import Cluster
@@ -30,16 +30,7 @@ def deploy(request: Request, context: Context, cluster: Cluster, clock: Clock) -
         TryAgainError: it is up and does not answer.
     """
     recipe, place = request.part("deploy", DeployRecipe), request.part("place", ServingPlace)
-    served = Served(
-        store=request.store,
-        weights=request.inputs["weights"],
-        run=request.inputs["run"],
-        name=request.workspace.name,
-        model=request.part("model", ModelRecipe),
-        quantization=request.part("quantization", QuantizationRecipe),
-        host="0.0.0.0",  # noqa: S104  (a pod's own address)
-        port=PORT,
-    )
+    served = Served.of(request, "0.0.0.0", PORT)  # noqa: S104  (a pod's own address)
     digests = {"kaiflow.dev/adapter": served.run, "kaiflow.dev/base": served.weights}
     for path, body in objects(request.workspace, served, place, recipe.replicas, request.inputs["workflow"], digests):
         cluster.apply(path, body)

@@ -11,6 +11,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +19,7 @@ from presets.errors import KaiflowError
 from presets.recipe import ModelRecipe, QuantizationRecipe
 from steps import logs
 from steps.base_weights import lay_out
+from steps.contract import Request
 from steps.store import open_store, require
 from steps.termination import say_why
 
@@ -38,6 +40,20 @@ class Served(BaseModel):
     quantization: QuantizationRecipe
     host: str
     port: int
+
+    @classmethod
+    def of(cls, request: Request, host: str, port: int) -> Self:
+        """Return what a request of the deploy step asks to be served."""
+        return cls(
+            store=request.store,
+            weights=request.inputs["weights"],
+            run=request.inputs["run"],
+            name=request.workspace.name,
+            model=request.part("model", ModelRecipe),
+            quantization=request.part("quantization", QuantizationRecipe),
+            host=host,
+            port=port,
+        )
 
 
 def lay_out_server(served: Served, folder: Path) -> Path:
