@@ -21,6 +21,7 @@ _KEPT_OF_NODE = (
 _KEPT_OF_STATUS = ("phase", "startedAt", "finishedAt", "message", "progress", "offloadNodeStatusVersion")
 _KEPT_OF_METADATA = (
     "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels",
+    "ownerReferences",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from controller.observed_workflow import pod_of
 from controller.reconcile import FINALIZER, Observed
 from controller.reflector import Key, Reflector
 from controller.training_log import events_in
-from pipelines.plan import CLEANUP_SUFFIX, Placement, cron_name
+from pipelines.plan import Placement, cleanup_name, cron_name
 from presets.annotations import PREFIX
 from steps.contract import WORKSPACE_LABEL
 
@@ -77,21 +77,24 @@ class Observer:
         cron = self._crons.objects.get((namespace, cron_name(name)))
         found = [self._workflows.objects[namespace, run] for run in self._of_workspace.get(key, ())
                  if (namespace, run) in self._workflows.objects]  # fmt: skip
+        uid = workspace["metadata"]["uid"]
+        cleanup = self._workflows.objects.get((namespace, cleanup_name(name, uid)))
         runs = sorted(
-            (run for run in found if not run["metadata"]["name"].endswith(CLEANUP_SUFFIX)),
+            (run for run in found if not run["metadata"]["name"].endswith("-cleanup")),
             key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]),
         )
-        cleanups = [run for run in found if run["metadata"]["name"].endswith(CLEANUP_SUFFIX)]
+        own = [run for run in runs if not _is_of_another(run, uid)]
         wish = await self._wish(key, workspace)
         seen = Observed(
             workspace=workspace,
             intent=wish.intent,
-            workflows=runs,
+            workflows=own,
+            strangers=[run for run in runs if run not in own],
             cron=cron if cron is not None and owner_of(cron) == key else None,
-            cleanup=cleanups[0] if cleanups else None,
+            cleanup=cleanup,
             argo=self._workflows.known,
             makes_nodes=self._placement.nodes.provisioner != "byo",
-            training=await self._training(key, runs),
+            training=await self._training(key, own),
         )
         return seen, wish.config_map
 
@@ -152,6 +155,12 @@ class Observer:
 def asks_for_others(workspace: Object) -> bool:
     """Whether what the Workspace means depends on objects that are not watched."""
     return bool((workspace.get("tuning") or {}).get("config") or secret_names(workspace))
+
+
+def _is_of_another(run: Object, uid: str) -> bool:
+    """Whether the Workflow is of an earlier Workspace of the same name, whose garbage is not collected yet."""
+    owners = run["metadata"].get("ownerReferences") or ()
+    return any(owner["kind"] == "Workspace" and owner["uid"] != uid for owner in owners)
 
 
 def must_ask_again(seen: Observed) -> bool:

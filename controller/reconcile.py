@@ -33,6 +33,7 @@ class Observed:
     workspace: Object
     intent: Intent | Refusal
     workflows: Sequence[Object]  # of this Workspace, oldest first
+    strangers: Sequence[Object]  # of an earlier Workspace of this name
     cron: Object | None
     cleanup: Object | None  # the Workflow that gives nodes back when the Workspace goes
     argo: bool  # whether the cluster knows Workflows
@@ -149,6 +150,10 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
         yield Again(60)
         return
     if started(seen.workspace) == intent.revision:
+        return
+    in_the_way = [run["metadata"] for run in seen.strangers if run["metadata"]["name"] == intent.run]
+    if in_the_way:
+        yield DeleteRun(intent.run, in_the_way[0]["uid"])
         return
     others = [run for run in seen.workflows if not has_ended(run) and not _is_of(run, intent)]
     for run in others:

@@ -103,7 +103,6 @@ class Plan:
 
 
 CRON_NAME_MAX = 52
-CLEANUP_SUFFIX = "-cleanup"
 NODE_STEPS: tuple[Verb, ...] = ("provision", "release")
 DATASET = Input("dataset", "fetch", "dataset")
 PUBLISHED = Input("published", "fetch", "published")
@@ -150,9 +149,10 @@ def cron_name(workspace: str) -> str:
     return workspace[:CRON_NAME_MAX].rstrip("-")
 
 
-def cleanup_name(workspace: str) -> str:
-    """Return the name of the Workflow that gives a Workspace's nodes back when it goes."""
-    return f"{workspace[: 63 - len(CLEANUP_SUFFIX)].rstrip('-')}{CLEANUP_SUFFIX}"
+def cleanup_name(workspace: str, uid: str) -> str:
+    """Return the name of the Workflow that gives a Workspace's nodes back when it goes; another one's has another."""
+    ending = f"-{uid[:8]}-cleanup"
+    return f"{workspace[: 63 - len(ending)].rstrip('-')}{ending}"
 
 
 def told(plan: Plan, verb: Verb) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def compile_cron(plan: Plan) -> dict[str, Any] | None:
 
 def compile_cleanup(plan: Plan) -> dict[str, Any]:
     """Return the Workflow that gives back the nodes of all runs of a Workspace that goes."""
-    name = cleanup_name(plan.recipe.name)
+    name = cleanup_name(plan.recipe.name, plan.recipe.uid)
     with _shell(Workflow, plan, name=name) as workflow:
         template(plan, plan.last)
     body = checked(workflow.to_dict())

@@ -407,3 +407,35 @@ def test_an_api_server_that_starts_again_is_found_again(place, controller):
     assert len(place.argo.started) == 1
     place.apply(workspace(evaluation={"gate": "off"}))
     until(lambda: len(place.argo.started) == 2 and place.status()["state"] == "Ready", 60)
+
+
+def test_a_workspace_that_comes_again_is_another(place, controller):
+    place.argo.failing["fetch"] = "TooManyBadRows: None can be used. Fix: Mend them."
+    place.apply(workspace())
+    place.wait_state("Failed")
+    first = place.get()["metadata"]["uid"]
+    place.delete()
+    until(lambda: place.get() is None, 40)
+    place.argo.failing.clear()
+    place.apply(workspace())  # the very same, before its predecessor's Workflow is collected
+    status = place.wait_state("Ready")
+    assert [run["phase"] for run in status["runs"]] == ["Succeeded"]
+    (run,) = place.argo.workflows()
+    assert run["metadata"]["ownerReferences"][0]["uid"] == place.get()["metadata"]["uid"] != first
+
+
+def test_nodes_that_runs_have_made_are_given_back_before_it_goes(place, tmp_path):
+    with Controller(place.namespace, tmp_path / "controller.log", "--provisioner", "karpenter"):
+        body = workspace()
+        body["resource"]["instanceType"] = "Standard_NC24ads_A100_v4"
+        place.apply(body)
+        place.wait_state("Ready")
+        uid = place.get()["metadata"]["uid"]
+        place.argo.seconds = 2.0
+        place.delete()
+        name = f"ws-{uid[:8]}-cleanup"
+        path = f"{ARGO}/namespaces/{place.namespace}/workflows/{name}"
+        until(lambda: ((place.cluster.get(path) or {}).get("status") or {}).get("phase") == "Running")
+        assert place.get() is not None
+        until(lambda: place.get() is None, 40)
+        assert place.cluster.get(path)["status"]["phase"] == "Succeeded"

@@ -45,8 +45,8 @@ def cleanup(phase):
 
 def seen(body=None, **changes):
     defaults = {
-        "workspace": body or workspace(), "intent": INTENT, "workflows": (), "cron": None, "cleanup": None,
-        "argo": True, "makes_nodes": True, "training": None,
+        "workspace": body or workspace(), "intent": INTENT, "workflows": (), "strangers": (), "cron": None,
+        "cleanup": None, "argo": True, "makes_nodes": True, "training": None,
     }  # fmt: skip
     return Observed(**{**defaults, **changes})
 
@@ -94,6 +94,11 @@ def test_a_revision_of_long_ago_is_run_anew(known):
     if known["metadata"]["labels"]["kaiflow.dev/asked"] == "1.0":
         observed = seen(workspace("bbbb"), workflows=(known,))
     assert done(observed) == [r.DeleteRun("ws-aaaa", "uid-ws-aaaa")]
+
+
+def test_the_workflow_of_an_earlier_workspace_of_this_name_makes_room():
+    assert done(seen(strangers=(run(),))) == [r.DeleteRun("ws-aaaa", "uid-ws-aaaa")]
+    assert done(seen(strangers=(run("ws-bbbb", "bbbb"),))) == [r.CreateRun()]
 
 
 def test_a_revision_keeps_its_number():
