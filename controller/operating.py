@@ -50,9 +50,16 @@ def controller(
     """Keep the cluster equal to its Workspaces, and say so in their status; several may run, one works."""
     import asyncio
 
-    from controller.lease import Pace
-    from controller.operator import Settings
-    from controller.operator_process import ProcessOptions, run_controller
+    from presets.errors import ConfigError
+
+    try:
+        from controller.lease import Pace
+        from controller.operator import Settings
+        from controller.operator_process import ProcessOptions, run_controller
+    except ImportError as error:
+        raise ConfigError(
+            "ExtraMissing", f"{error.name} is not installed.", fix="pip install 'kaiflow[cluster]'"
+        ) from error
     from pipelines.plan import Images, Placement
     from steps import logs
 

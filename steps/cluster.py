@@ -33,8 +33,12 @@ class Cluster:
         Raises:
             ConfigError: there is neither.
         """
-        from kubernetes import client, config
-
+        try:
+            from kubernetes import client, config
+        except ImportError as error:
+            raise ConfigError(
+                "ExtraMissing", "The Kubernetes client is not installed.", fix="pip install 'kaiflow[cluster]'"
+            ) from error
         try:
             config.load_config(**({"context": context} if context else {}))
         except config.ConfigException as error:
