@@ -57,6 +57,7 @@ class Operator:
         self._queue = WorkQueue(self._look, lambda _key, _error: metrics.errors.inc())
         self._only_annotated = bool(settings.only_annotated)
         metrics.watch_queue(lambda: len(self._queue))
+        metrics.watch_states(lambda: map(_state, self._workspaces.objects.values()))
 
     async def run(self) -> None:
         """Work, until cancelled."""
@@ -94,7 +95,6 @@ class Operator:
         self._reflectors[kind].remember(body, quiet=quiet)
 
     def _on_workspace(self, before: Object | None, after: Object | None) -> None:
-        self._metrics.count_state(_state(before), _state(after))
         body = after or before
         if body is not None and (before is None or after is None or _matters(before, after)):
             self._queue.add(key_of(body))
@@ -183,5 +183,5 @@ def _matters(before: Object, after: Object) -> bool:
     return any(was.get(f) != now.get(f) for f in fields) or before.get("status") != after.get("status")
 
 
-def _state(body: Object | None) -> str | None:
-    return None if body is None else str((body.get("status") or {}).get("state") or "Pending")
+def _state(body: Object) -> str:
+    return str((body.get("status") or {}).get("state") or "Pending")

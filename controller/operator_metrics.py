@@ -1,6 +1,6 @@
 """The controller as Prometheus sees it: one prefix, base units, bounded labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -22,18 +22,16 @@ class OperatorMetrics:
         self._queue = Gauge("kaiflow_queue_depth", "Workspaces that wait to be looked at", registry=self.registry)
         self.leading = Gauge("kaiflow_leading", "Whether this controller is the one that works", registry=self.registry)
         Info("kaiflow_build", "Version of kaiflow", registry=self.registry).info({"version": version("kaiflow")})
-        for state in STATES:
-            self._states.labels(state)
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
         """Ask ``depth`` whenever the metrics are read."""
         self._queue.set_function(depth)
 
-    def count_state(self, before: str | None, after: str | None) -> None:
-        """Move one Workspace from a state to another; None is not there."""
-        if before == after:
-            return
-        if before is not None:
-            self._states.labels(before).dec()
-        if after is not None:
-            self._states.labels(after).inc()
+    def watch_states(self, states: Callable[[], Iterable[str]]) -> None:
+        """Count the Workspaces of each state whenever the metrics are read."""
+
+        def count(wanted: str) -> Callable[[], float]:
+            return lambda: sum(state == wanted for state in states())
+
+        for state in STATES:
+            self._states.labels(state).set_function(count(state))

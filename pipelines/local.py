@@ -70,7 +70,7 @@ class LocalEngine:
 
     def run(self) -> dict[str, Any]:
         """Run to the end, the exit handler included, and return the Workflow with its final status."""
-        root = self._dag(find_template(self._workflow, self._spec["entrypoint"]), self._name, self._globals)
+        root = self._template(self._spec["entrypoint"], self._name, self._globals, {}, self._stop)
         phase, message = root["phase"], root.get("message", "")
         handler = self._spec.get("onExit")
         if handler:

@@ -132,8 +132,11 @@ class Argo:
         path = f"{ARGO}/namespaces/{self.namespace}/workflows/{workflow['metadata']['name']}"
 
         def write(now: dict[str, Any]) -> None:
-            with suppress(KaiflowError):
-                self.cluster.patch(path, {"status": now["status"]})
+            for _ in range(20):  # an API server that is away comes back
+                with suppress(KaiflowError):
+                    self.cluster.patch(path, {"status": now["status"]})
+                    return
+                time.sleep(0.5)
 
         engine = LocalEngine(workflow, folder / "pods", folder / "logs", write)
         self._engines[uid] = engine
