@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+LEASE_LOST = 1  # the exit code
 
 
 class Controller:
@@ -20,20 +23,35 @@ class Controller:
         self._arguments = arguments
         self._environment = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
+        self._wanted = False
 
     def start(self) -> "Controller":
-        """Start it."""
+        """Start it; when it has lost its lease, as on a busy machine, it is started again, as a kubelet does."""
+        self._wanted = True
+        self._spawn()
+        threading.Thread(target=self._restart, daemon=True).start()
+        return self
+
+    def _restart(self) -> None:
+        process = self.process
+        while self._wanted and process is self.process and process is not None:
+            if process.poll() == LEASE_LOST:
+                self._spawn()
+                process = self.process
+            time.sleep(0.1)
+
+    def _spawn(self) -> None:
         command = [
             sys.executable, "-m", "controller.main", "controller", "--namespace", self.namespace, "--lease-namespace",
-            self.namespace, "--port", "0", "--lease-seconds", "2", "--provisioner", "byo", *self._arguments,
+            self.namespace, "--port", "0", "--lease-seconds", "5", "--provisioner", "byo", *self._arguments,
         ]  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
-        return self
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
         """End it; return its exit code."""
         assert self.process is not None
+        self._wanted = False
         self.process.send_signal(number)
         return self.process.wait(20)
 
@@ -41,6 +59,7 @@ class Controller:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
+        self._wanted = False
         if self.process is not None and self.process.poll() is None:
             self.kill(signal.SIGTERM)
 

@@ -306,7 +306,7 @@ def test_what_happened_while_the_server_was_away_is_seen_afterwards(place, proxi
 def test_wherever_it_is_killed_it_goes_on_and_makes_no_workflow_twice(place, tmp_path):
     """Fifty kills while Workspaces come, change and go."""
     rng = random.Random(7)
-    controller = Controller(place.namespace, tmp_path / "controller.log", "--lease-seconds", "1")
+    controller = Controller(place.namespace, tmp_path / "controller.log", "--lease-seconds", "1.5")
     kills = 0
     done = threading.Event()
 

@@ -2,9 +2,11 @@
 
 import base64
 import os
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -32,29 +34,53 @@ def path_of(body):
     return f"{group}{f'/namespaces/{namespace}' if namespace else ''}/{kind}/{body['metadata']['name']}"
 
 
+@dataclass(frozen=True)
+class Accounts:
+    """How one becomes an account: by a kubeconfig, or as a pod."""
+
+    kubeconfig: Callable[[str, Path], Path]
+    pod: Callable[[str, Path], dict[str, str]]
+
+
 @pytest.fixture
 def accounts(cluster, place):  # noqa: F811
-    """The chart's accounts and rights, applied to the namespace; it returns a kubeconfig of an account."""
+    """The chart's accounts and rights, applied to the namespace."""
     values = {"namespaces": [place.namespace], "namespaced": True, "replicas": 1, "nodes": {"provisioner": "byo"}}
     kinds = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
     bodies = [b for b in rendered(values, place.namespace) if b["kind"] in kinds]
     for body in bodies:
         cluster.apply(path_of(body), body)
 
-    def kubeconfig(account: str, folder: Path) -> Path:
-        settings = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
+    def token(account: str) -> str:
         secrets = f"/api/v1/namespaces/{place.namespace}/secrets"
         found = until(lambda: [
             s for s in cluster.list(secrets)
             if s["metadata"].get("annotations", {}).get("kubernetes.io/service-account.name") == account
             and "token" in (s.get("data") or {})
         ])  # fmt: skip
-        settings["users"][0]["user"] = {"token": base64.b64decode(found[0]["data"]["token"]).decode()}
+        return base64.b64decode(found[0]["data"]["token"]).decode()
+
+    def kubeconfig(account: str, folder: Path) -> Path:
+        settings = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
+        settings["users"][0]["user"] = {"token": token(account)}
         path = folder / f"{account}.kubeconfig"
         path.write_text(yaml.safe_dump(settings))
         return path
 
-    yield kubeconfig
+    def pod(account: str, folder: Path) -> dict[str, str]:
+        """Return the variables of a pod, and lay out the files that it would have."""
+        settings = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())["clusters"][0]["cluster"]
+        inline = settings.get("certificate-authority-data")
+        authority = base64.b64decode(inline) if inline else Path(settings["certificate-authority"]).read_bytes()
+        (folder / "ca.crt").write_bytes(authority)
+        (folder / "token").write_text(token(account))
+        server = urlsplit(settings["server"])
+        return {
+            "KUBERNETES_SERVICE_HOST": server.hostname or "", "KUBERNETES_SERVICE_PORT": str(server.port),
+            "KAIFLOW_SERVICE_ACCOUNT": str(folder), "KUBECONFIG": "",
+        }  # fmt: skip
+
+    yield Accounts(kubeconfig, pod)
     for body in bodies:
         if "namespace" not in body["metadata"]:
             cluster.delete(path_of(body))
@@ -76,7 +102,7 @@ def test_every_object_of_the_chart_is_taken_by_the_server(cluster, place):  # no
 
 
 def test_the_controllers_account_is_enough_for_all_that_it_does(place, accounts, tmp_path):  # noqa: F811
-    environment = {"KUBECONFIG": str(accounts("kaiflow", tmp_path))}
+    environment = accounts.pod("kaiflow", tmp_path)
     with Controller(place.namespace, tmp_path / "controller.log", environment=environment) as controller:
         place.apply(workspace(schedule={"cron": "0 3 * * 0"}))
         place.wait_state("Ready")
@@ -94,7 +120,7 @@ def test_a_secret_is_looked_for_only_where_that_is_allowed(cluster, place, accou
     rules = [rule for rule in cluster.get(role)["rules"] if rule["resources"] != ["secrets"]]
     cluster.patch(role, {"rules": rules})
     cluster.delete(f"/api/v1/namespaces/{place.namespace}/secrets/registry-login")
-    environment = {"KUBECONFIG": str(accounts("kaiflow", tmp_path))}
+    environment = accounts.pod("kaiflow", tmp_path)
     with Controller(place.namespace, tmp_path / "controller.log", environment=environment):
         place.apply(workspace())
         until(lambda: place.get()["metadata"].get("annotations", {}).get(HASH))
@@ -110,7 +136,7 @@ def request(namespace, verb, **recipe):
 def test_the_infrastructure_account_is_enough_for_its_steps(place, accounts, tmp_path, monkeypatch):  # noqa: F811
     node = NodeRequest(NodePlacement("byo"), (NodeAttempt(""),), 1, {"app": "nowhere"}, (), 160)
     context = Context(tmp_path, lambda done, total: None)
-    with as_account(monkeypatch, accounts("kaiflow-infrastructure", tmp_path)) as cluster:
+    with as_account(monkeypatch, accounts.kubeconfig("kaiflow-infrastructure", tmp_path)) as cluster:
         with pytest.raises(Exception, match="node") as refused:
             provision.run(request(place.namespace, "provision", node=asdict(node)), context)
         assert not isinstance(refused.value, NotPermittedError)
@@ -144,7 +170,7 @@ SERVED = {
 
 
 def test_a_steps_account_may_do_nothing_of_that(place, accounts, tmp_path, monkeypatch):  # noqa: F811
-    with as_account(monkeypatch, accounts("kaiflow-step", tmp_path)) as cluster:
+    with as_account(monkeypatch, accounts.kubeconfig("kaiflow-step", tmp_path)) as cluster:
         for path in ("pods", "secrets", "services", "configmaps"):
             with pytest.raises(NotPermittedError):
                 cluster.list(f"/api/v1/namespaces/{place.namespace}/{path}")
