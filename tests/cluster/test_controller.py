@@ -382,7 +382,7 @@ def test_live_training_figures_are_in_the_status_within_seconds(place, controlle
 def test_health_and_metrics_are_told(place, controller):
     place.apply(workspace())
     place.wait_state("Ready")
-    port = controller.events("listening")[0]["port"]
+    port = controller.events("listening")[-1]["port"]
 
     def page(path):
         return urllib3.request("GET", f"http://127.0.0.1:{port}{path}").data.decode()
