@@ -84,8 +84,7 @@ class Operator:
         except ApiError as error:
             logs.warning("crd_unreadable", why=error.message)
             return False
-        labels = (crd or {}).get("metadata", {}).get("labels") or {}
-        shares = crd is not None and OURS not in labels
+        shares = is_of_another(crd)
         logs.event("takes", workspaces=f"those annotated {MANAGED}: true" if shares else "all")
         return shares
 
@@ -160,6 +159,11 @@ class Operator:
     def heard_seconds_ago(self) -> float:
         """How long ago the API server was last heard of, by the kind that has been silent longest."""
         return max(time.monotonic() - r.heard_at for r in self._reflectors.values() if r.known)
+
+
+def is_of_another(crd: Object | None) -> bool:
+    """Whether the Workspace's CRD is there and not ours: KAITO's, whose controller takes all Workspaces."""
+    return crd is not None and OURS not in (crd["metadata"].get("labels") or {})
 
 
 def _workspace(body: Object) -> Object:
