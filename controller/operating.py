@@ -53,8 +53,8 @@ def controller(
     from presets.errors import ConfigError
 
     try:
+        from controller.cluster_operator import Settings
         from controller.lease import Pace
-        from controller.operator import Settings
         from controller.operator_process import ProcessOptions, run_controller
     except ImportError as error:
         raise ConfigError(

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from controller.cluster_operator import Operator, Settings
 from controller.kube_api import Api
 from controller.lease import Lease, LeaseLostError, Pace
-from controller.operator import Operator, Settings
 from controller.operator_metrics import OperatorMetrics
 from steps import logs
 

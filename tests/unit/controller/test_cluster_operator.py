@@ -1,6 +1,6 @@
 """Whose Workspaces are taken."""
 
-from controller.operator import is_of_another
+from controller.cluster_operator import is_of_another
 from presets.crd import crd
 
 
