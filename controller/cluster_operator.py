@@ -6,18 +6,20 @@ import time
 from dataclasses import dataclass
 
 from controller.compiling import Compiler
+from controller.events import Told
 from controller.kube_api import Api, ApiError, Object
 from controller.observed_workflow import pruned
 from controller.observing import FRESH_SECONDS, TRAINING_SECONDS, Observer, is_training, must_ask_again
 from controller.operator_metrics import OperatorMetrics
 from controller.performing import ARGO, WORKSPACES, Performer, Subject
-from controller.reconcile import Action, Again, Observed, WriteStatus, reconcile
+from controller.reconcile import Action, Again, Observed, Tell, WriteStatus, reconcile
 from controller.reflector import Key, Reflector, key_of
 from controller.work_queue import WorkQueue
 from pipelines.nodes import timestamp
 from pipelines.plan import Placement
 from presets.annotations import PREFIX
 from presets.crd import OURS
+from presets.errors import KaiflowError
 from steps import logs
 from steps.contract import MANAGED_BY
 
@@ -117,7 +119,8 @@ class Operator:
         if found is None:
             return None
         seen, config_map = found
-        if not self._is_ours(seen.workspace):
+        leaving = "deletionTimestamp" in seen.workspace["metadata"]  # what we hold, we let go, whatever is said now
+        if not leaving and not self._is_ours(seen.workspace):
             return None
         actions = reconcile(seen, timestamp())
         try:
@@ -140,6 +143,7 @@ class Operator:
         if must_ask_again(seen):
             waits.append(FRESH_SECONDS * 2)
         memory = self._observer.memory[key]
+        failed: KaiflowError | None = None
         for action in actions:
             if isinstance(action, Again):
                 waits.append(action.seconds)
@@ -152,13 +156,26 @@ class Operator:
                 kept = (self._workspaces.objects.get(key) or {}).get("status")
                 memory.less_stored = None if kept == action.status else (action.status, kept)
             else:
-                await self._performer.perform(subject, action)
+                failed = await self._perform(subject, action) or failed
+        if failed is not None:
+            raise failed
         return min(waits) if waits else None
+
+    async def _perform(self, subject: Subject, action: Action) -> KaiflowError | None:
+        """Do one action; a Workflow that cannot be built is told, and keeps the status from nothing."""
+        try:
+            await self._performer.perform(subject, action)
+        except ApiError:
+            raise
+        except KaiflowError as error:
+            await self._performer.perform(subject, Tell(Told("ReconcileFailed", f"{error.reason}: {error}")))
+            return error
+        return None
 
     @property
     def heard_seconds_ago(self) -> float:
         """How long ago the API server was last heard of, by the kind that has been silent longest."""
-        return max(time.monotonic() - r.heard_at for r in self._reflectors.values() if r.known)
+        return max((time.monotonic() - r.heard_at for r in self._reflectors.values() if r.known), default=0.0)
 
 
 def is_of_another(crd: Object | None) -> bool:

@@ -30,7 +30,7 @@ def cluster_status(
     before: Status = workspace.get("status") or {}
     generation = workspace["metadata"]["generation"]
     told = [run for run in workflows if not _found_nothing_new(run)]
-    newest = told[-1] if told else None
+    newest = _newest(before, told)
     if newest is not None:
         status = mirror(before, newest, training, generation, now)
         if is_unreadable(newest):
@@ -48,6 +48,16 @@ def cluster_status(
     elif "plan" in before:
         status["plan"] = before["plan"]
     return _with_conditions(status, [_planned(intent), *_last_run(status)], before, generation, now)
+
+
+def _newest(before: Status, told: Sequence[Object]) -> Object | None:
+    """Return the run that the status tells of: where its Workflow has gone, only a later one is news."""
+    names = {run["metadata"]["name"] for run in told}
+    if before.get("workflow") and before["workflow"] not in names:
+        known = [run for run in before.get("runs", ()) if run["name"] == before["workflow"]]
+        since = str(known[-1].get("startedAt") or "") if known else ""
+        told = [run for run in told if run["metadata"]["creationTimestamp"] > since]
+    return told[-1] if told else None
 
 
 def _found_nothing_new(run: Object) -> bool:

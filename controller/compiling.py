@@ -43,15 +43,18 @@ def compiled(body: Object, config_map: Object | None, placement: Placement) -> t
     return made[0] or {}, made[1]
 
 
-def compiled_cleanup(body: Object, config_map: Object | None, placement: Placement) -> Object:
+def compiled_cleanup(body: Object, _config_map: Object | None, placement: Placement) -> Object:
     """Return the Workflow that gives a Workspace's nodes back; it outlives the Workspace, and is nobody's.
+
+    Neither ConfigMap nor Secrets are needed for it: they may have been deleted along with the Workspace.
 
     Raises:
         KaiflowError: as :func:`compiled`.
     """
     from pipelines.workflow import compile_cleanup
 
-    return compile_cleanup(planned(body, config_map, (), placement))
+    alone = {**body, "tuning": {key: value for key, value in (body.get("tuning") or {}).items() if key != "config"}}
+    return compile_cleanup(planned(alone, None, (), placement))
 
 
 class Compiler:
@@ -84,10 +87,11 @@ class Compiler:
         for again in (True, False):
             if self._pool is None:
                 self._pool = ProcessPoolExecutor(1, mp_context=get_context("forkserver"))
+            pool = self._pool
             try:
-                return await loop.run_in_executor(self._pool, what, body, config_map, self._placement)
+                return await loop.run_in_executor(pool, what, body, config_map, self._placement)
             except BrokenProcessPool:  # killed for memory, say
-                self._pool = None
+                self._pool = None if self._pool is pool else self._pool
                 if not again:
                     raise
         raise AssertionError("unreachable")

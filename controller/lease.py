@@ -58,8 +58,9 @@ class Lease:
                 if task.done():
                     task.result()
                     return
+                asked_at = time.monotonic()  # the server counts from no later than that
                 if await self._taken():
-                    renewed_at = time.monotonic()
+                    renewed_at = asked_at
                 elif time.monotonic() - renewed_at > self._pace.renew_seconds:
                     raise LeaseLostError
         finally:
@@ -71,7 +72,8 @@ class Lease:
     async def _taken(self) -> bool:
         try:
             return await asyncio.wait_for(self._try(), self._pace.renew_seconds / 2)
-        except (ApiError, TimeoutError):
+        except (ApiError, TimeoutError) as error:
+            logs.warning("lease_unasked", why=str(error) or type(error).__name__)
             return False
 
     async def _try(self) -> bool:

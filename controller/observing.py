@@ -19,6 +19,7 @@ from steps.contract import WORKSPACE_LABEL
 FRESH_SECONDS = 30.0  # how old what was asked for one by one (ConfigMaps, Secrets) may be
 TRAINING_SECONDS = 10.0
 LOG_LINES = 20
+FORBIDDEN = (401, 403)
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -122,7 +123,12 @@ class Observer:
 
     async def _config_map(self, namespace: str, workspace: Object) -> Object | None:
         name = config_map_name(workspace)
-        return await self._api.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}") if name else None
+        try:
+            return await self._api.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}") if name else None
+        except ApiError as error:
+            if error.status in FORBIDDEN:  # then it is said to be missing: it is, for us
+                return None
+            raise
 
     async def _missing_secrets(self, namespace: str, workspace: Object) -> list[str]:
         """Return the named Secrets that are not there; their contents are not read."""
@@ -131,7 +137,7 @@ class Observer:
             try:
                 found = await self._api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}", accept=METADATA_ONLY)
             except ApiError as error:
-                if error.status in (401, 403):  # whoever installed us does not want us to look
+                if error.status in FORBIDDEN:  # whoever installed us does not want us to look
                     continue
                 raise
             if found is None:

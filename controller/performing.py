@@ -15,6 +15,7 @@ from steps import logs
 WORKSPACES = "/apis/kaito.sh/v1beta1"
 ARGO = "/apis/argoproj.io/v1alpha1"
 COMPONENT = "kaiflow"
+FORBIDDEN = (401, 403)
 
 
 @dataclass(slots=True)
@@ -127,7 +128,12 @@ class Performer:
         uid = subject.workspace["metadata"]["uid"]
         for path in (f"/apis/apps/v1/namespaces/{subject.namespace}/deployments/{name}",
                      f"/api/v1/namespaces/{subject.namespace}/services/{name}"):  # fmt: skip
-            found = await self._api.get(path)
+            try:
+                found = await self._api.get(path)
+            except ApiError as error:
+                if error.status not in FORBIDDEN:
+                    raise
+                found = None  # not a namespace where we deploy
             owners = (found or {}).get("metadata", {}).get("ownerReferences") or ()
             if any(owner.get("uid") == uid for owner in owners):
                 await self._api.delete(path)

@@ -219,6 +219,8 @@ def _schedule(seen: Observed, intent: Intent) -> Iterator[Action]:
 
 def _status(seen: Observed, now: str) -> Iterator[Action]:
     before = seen.workspace.get("status") or {}
+    if not seen.argo and before.get("workflow"):
+        return  # what cannot be seen now is not therefore gone
     after = cluster_status(seen.workspace, seen.intent, seen.workflows, seen.training, now)
     if after != before:
         for told in changes(before, after):
@@ -233,22 +235,28 @@ def _leaving(seen: Observed, now: str) -> Iterator[Action]:
     if seen.cron is not None:
         yield DeleteCron(seen.cron["metadata"]["name"])
     running = [run for run in seen.workflows if not has_ended(run)]
-    late = waited > PATIENCE_SECONDS
-    if running and not late:
-        for run in running:
-            if not run["spec"].get("shutdown"):
-                yield StopRun(run["metadata"]["name"])
+    unasked = [run["metadata"]["name"] for run in running if not run["spec"].get("shutdown")]
+    if unasked or (running and waited <= PATIENCE_SECONDS):
+        for run_name in unasked:
+            yield StopRun(run_name)
         yield Again(STOPPING_SECONDS)
         return
     yield DeleteServing()
     took = bool(seen.makes_nodes and (seen.workflows or started(seen.workspace)))
-    if took and seen.argo and isinstance(seen.intent, Intent) and not late:
+    if took and seen.argo and _cleanup_is_worth_waiting_for(seen.cleanup, waited, now):
         if seen.cleanup is None:
             yield CreateCleanup()
-        if seen.cleanup is None or not has_ended(seen.cleanup):
-            yield Again(STOPPING_SECONDS)
-            return
+        yield Again(STOPPING_SECONDS)
+        return
     phase = ((seen.cleanup or {}).get("status") or {}).get("phase")
     if took and phase != "Succeeded":
         yield Tell(Told("NodesMayRemain", f"Nodes of {name} may be left: kaiflow nodes --orphans."))
     yield RemoveFinalizer()
+
+
+def _cleanup_is_worth_waiting_for(cleanup: Object | None, waited: float, now: str) -> bool:
+    """Whether nodes may still be given back: it has not been made, for twice our patience, or it has not ended."""
+    if cleanup is None:
+        return waited <= 2 * PATIENCE_SECONDS
+    began = parse(cleanup["metadata"]["creationTimestamp"])
+    return not has_ended(cleanup) and (parse(now) - began).total_seconds() <= PATIENCE_SECONDS

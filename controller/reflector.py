@@ -19,6 +19,7 @@ Key = tuple[str, str]  # namespace, name
 
 PAGE = 50  # Workflows are large, and what a page takes for a moment is never given back
 SILENCE_SECONDS = 75.0  # a bookmark comes every minute
+GONE_SECONDS = 60.0  # a kind that is not known for so long is gone; shorter, its CRD is being made anew
 WATCH_SECONDS = (240, 360)
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 30.0
 
@@ -68,7 +69,8 @@ class Reflector:
                     continue
                 if status in (403, 404):
                     self._version = ""
-                    self._missing(status)
+                if status == 404 and (not self.synced.is_set() or time.monotonic() - self.heard_at > GONE_SECONDS):
+                    self._missing()
                 logs.event("watch_ended", path=self._path, why=str(error) or type(error).__name__)
             if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
                 pause = SHORTEST_PAUSE_SECONDS
@@ -97,14 +99,13 @@ class Reflector:
                 self._on_change(old, new)
         self.synced.set()
 
-    def _missing(self, status: int) -> None:
-        """Forget all objects: the kind is gone, or is not ours to see."""
+    def _missing(self) -> None:
+        """Forget all objects: the server does not know the kind, and has not for a while."""
         self.known = False
         before, self.objects = self.objects, {}
         for old in before.values():
             self._on_change(old, None)
-        if status == 404:
-            self.synced.set()
+        self.synced.set()
 
     async def _watch(self) -> None:
         query = {

@@ -12,7 +12,7 @@ Workspace (``reason`` and ``message``), the Event, and the exit code and termina
     └── InvalidInput       78  the errors of one file, all of them
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import ClassVar
@@ -31,6 +31,17 @@ class KaiflowError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.fix}".strip()
+
+    def __reduce__(self) -> tuple[Callable[..., "KaiflowError"], tuple[object, ...]]:
+        """Cross the border of a process whole: by default an exception is made anew of its message alone."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[KaiflowError], args: tuple[object, ...], state: dict[str, object]) -> KaiflowError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class DataError(KaiflowError):

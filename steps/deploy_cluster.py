@@ -9,7 +9,7 @@ from presets.recipe import DeployRecipe
 from presets.serving_place import ServingPlace
 from steps import logs
 from steps.cluster import Cluster
-from steps.contract import Context, Request, Result
+from steps.contract import MANAGED_BY, WORKSPACE_LABEL, Context, Request, Result
 from steps.node_provisioner import Clock
 from steps.server_answer import answers
 from steps.serving_files import Served
@@ -33,9 +33,10 @@ def deploy(request: Request, context: Context, cluster: Cluster, clock: Clock) -
     served = Served.of(request, "0.0.0.0", PORT)  # noqa: S104  (a pod's own address)
     digests = {"kaiflow.dev/adapter": served.run, "kaiflow.dev/base": served.weights}
     for path, body in objects(request.workspace, served, place, recipe.replicas, request.inputs["workflow"], digests):
+        _require_own(cluster.get(path), path, request)
         cluster.apply(path, body)
         logs.event("applied", kind=body["kind"], object=path)
-    _wait(request, context, cluster, clock, recipe.replicas)
+    _wait(request, context, cluster, clock, recipe.replicas, digests)
     service = cluster.get(_path(request, "services", group="api/v1")) or {}
     _require_answer(f"http://{_host(service['spec']['clusterIP'])}", clock)
     name, namespace = request.workspace.name, request.workspace.namespace
@@ -67,7 +68,23 @@ def _path(request: Request, kind: str, group: str = "apis/apps/v1") -> str:
     return f"/{group}/namespaces/{request.workspace.namespace}/{kind}/{request.workspace.name}"
 
 
-def _wait(request: Request, context: Context, cluster: Cluster, clock: Clock, replicas: int) -> None:
+def _require_own(there: Mapping[str, Any] | None, path: str, request: Request) -> None:
+    """Return when nothing of that name is there, or what is there is this Workspace's.
+
+    Raises:
+        ConfigError: it is somebody else's, which is not ours to change.
+    """
+    own = {**MANAGED_BY, WORKSPACE_LABEL: request.workspace.name}
+    if there is not None and not own.items() <= (there["metadata"].get("labels") or {}).items():
+        raise ConfigError(
+            "NameTaken", f"{path} is there already and was not made for this Workspace.",
+            fix="Give the Workspace another name, or remove that object.",
+        )  # fmt: skip
+
+
+def _wait(
+    request: Request, context: Context, cluster: Cluster, clock: Clock, replicas: int, digests: Mapping[str, str]
+) -> None:
     """Return when all pods are those of the new template, and ready."""
     until, said = clock.now() + READY_SECONDS, ""
     while True:
@@ -78,7 +95,7 @@ def _wait(request: Request, context: Context, cluster: Cluster, clock: Clock, re
         context.progress(ready, replicas)
         if ready >= replicas and _settled(deployment, replicas):
             return
-        problem = _problem(cluster, request)
+        problem = _problem(cluster, request, digests)
         if problem is not None and (problem[1] or clock.now() > until):
             raise problem[0]
         if clock.now() > until:
@@ -104,10 +121,12 @@ def _settled(deployment: Mapping[str, Any], replicas: int) -> bool:
     return int((deployment.get("status") or {}).get("replicas") or 0) == replicas
 
 
-def _problem(cluster: Cluster, request: Request) -> tuple[KaiflowError, bool] | None:
-    """Return what keeps a pod from being ready, and whether waiting is no use; None while nothing is wrong."""
+def _problem(cluster: Cluster, request: Request, digests: Mapping[str, str]) -> tuple[KaiflowError, bool] | None:
+    """Return what keeps a new pod from being ready, and whether waiting is no use; None while nothing is wrong."""
     path = f"/api/v1/namespaces/{request.workspace.namespace}/pods"
-    found = [p for pod in cluster.list(path, selector(request.workspace)) if (p := pod_problem(pod)) is not None]
+    pods = cluster.list(path, selector(request.workspace))
+    new = [pod for pod in pods if digests.items() <= (pod["metadata"].get("annotations") or {}).items()]
+    found = [problem for pod in new if (problem := pod_problem(pod)) is not None]
     return max(found, key=lambda problem: problem[1]) if found else None
 
 
@@ -119,6 +138,8 @@ def pod_problem(pod: Mapping[str, Any]) -> tuple[KaiflowError, bool] | None:
             what = f"No node takes the server: {condition.get('message', '')}"
             return UnavailableError("Unschedulable", what, fix="Give the cluster a node with room for it."), False
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        if container.get("ready"):
+            continue  # what it has survived is over
         waiting = (container.get("state") or {}).get("waiting") or {}
         ended = (container.get("lastState") or {}).get("terminated") or (container.get("state") or {}).get("terminated")
         reason = waiting.get("reason", "")

@@ -1,6 +1,7 @@
 """Does something still need a node?  A deployment of the Workspace that was placed on it does."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from steps.cluster import Cluster
 from steps.contract import RUN_LABEL, WORKSPACE_LABEL
@@ -19,3 +20,12 @@ def needed_by_deployment(cluster: Cluster, namespace: str, labels: Mapping[str, 
         if run and (pod.get("nodeSelector") or {}).get(RUN_LABEL) == run:
             return True
     return False
+
+
+def is_rolled_out(deployment: Mapping[str, Any] | None) -> bool:
+    """Whether all pods of a Deployment are those of its newest template, and ready."""
+    if deployment is None:
+        return False
+    status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+    counts = {int(status.get(name) or 0) for name in ("replicas", "updatedReplicas", "availableReplicas")}
+    return counts == {wanted} and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]

@@ -138,3 +138,10 @@ def test_an_event_has_a_name_of_its_own_and_a_message_that_fits():
     )
     assert (len(named("x" * 5000)["message"]), named("y")["type"]) == (1024, "Warning")
     assert set(KINDS.values()) == {"Normal", "Warning"}
+
+
+def test_a_run_that_ended_well_is_not_forgotten_for_an_older_one_that_failed_and_outlives_it():
+    bad = run("ws-bad", "Failed", started="2026-11-24T09:00:00Z", fetch="Failed")
+    ready = status([bad, FIRST])
+    kept = status([bad], ready)  # Argo removes what has succeeded after a day, what has failed after a week
+    assert (kept["state"], kept["workflow"], kept["endpoint"]) == ("Ready", "ws-aaaa", "http://ws")

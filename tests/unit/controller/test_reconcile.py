@@ -40,7 +40,8 @@ def cron(revision="aaaa"):
 
 
 def cleanup(phase):
-    return {"metadata": {"name": "ws-cleanup"}, "spec": {}, "status": {"phase": phase}}
+    metadata = {"name": "ws-cleanup", "creationTimestamp": NOW}
+    return {"metadata": metadata, "spec": {}, "status": {"phase": phase}}
 
 
 def seen(body=None, **changes):
@@ -154,7 +155,21 @@ def test_leaving_works_when_argo_is_gone_or_does_not_answer_and_says_what_may_be
     assert told(gone) == ["NodesMayRemain"]
     stuck = seen(body, workflows=(run(shutdown="Stop"),))
     assert done(stuck) == [r.Again(r.STOPPING_SECONDS)]
-    assert done(stuck, LATER) == [r.DeleteServing(), r.RemoveFinalizer()]
+    assert done(stuck, LATER) == [r.DeleteServing(), r.CreateCleanup(), r.Again(r.STOPPING_SECONDS)]
+    unasked = seen(body, workflows=(run(),))  # no controller was there while the patience ran out
+    assert done(unasked, LATER) == [r.StopRun("ws-aaaa"), r.Again(r.STOPPING_SECONDS)]
+
+
+def test_leaving_gives_nodes_back_though_the_workspace_can_be_planned_no_more():
+    refused = seen(
+        workspace("aaaa", deleted=NOW), intent=Refusal("ConfigMapNotFound", ""), workflows=(run(phase="Failed"),)
+    )
+    assert done(refused) == [r.DeleteServing(), r.CreateCleanup(), r.Again(r.STOPPING_SECONDS)]
+
+
+def test_runs_that_cannot_be_seen_for_a_moment_are_not_told_to_be_gone():
+    body = workspace("aaaa", status={"workflow": "ws-aaaa", "state": "Running"})
+    assert not [a for a in reconcile(seen(body, argo=False), NOW) if isinstance(a, r.WriteStatus)]
 
 
 def test_one_that_leaves_and_is_not_ours_is_let_alone():

@@ -86,13 +86,10 @@ def waiting(reason, message=""):
     }
 
 
-def crashed(restarts, **terminated):
+def crashed(restarts, ready=False, **terminated):
     ended = {"exitCode": 1, **terminated}
-    return {
-        "status": {
-            "initContainerStatuses": [{"restartCount": restarts, "lastState": {"terminated": ended}, "state": {}}]
-        }
-    }
+    container = {"restartCount": restarts, "ready": ready, "lastState": {"terminated": ended}, "state": {}}
+    return {"status": {"initContainerStatuses": [container]}}
 
 
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
@@ -105,6 +102,7 @@ PROBLEMS = [
     (crashed(1, message="HubForbidden: gated. Fix: Ask."), "ContainerCrashLoopBackOff", False),
     (crashed(3), "ContainerCrashLoopBackOff", True),
     (crashed(3, reason="OOMKilled"), "ContainerOOMKilled", True),
+    (crashed(3, ready=True), None, False),
 ]
 
 
