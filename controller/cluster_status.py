@@ -30,7 +30,7 @@ def cluster_status(
     before: Status = workspace.get("status") or {}
     generation = workspace["metadata"]["generation"]
     told = [run for run in workflows if not _found_nothing_new(run)]
-    newest = _newest(before, told)
+    newest = _newest(before, workflows, told)
     if newest is not None:
         status = mirror(before, newest, training, generation, now)
         if is_unreadable(newest):
@@ -50,9 +50,9 @@ def cluster_status(
     return _with_conditions(status, [_planned(intent), *_last_run(status)], before, generation, now)
 
 
-def _newest(before: Status, told: Sequence[Object]) -> Object | None:
+def _newest(before: Status, workflows: Sequence[Object], told: Sequence[Object]) -> Object | None:
     """Return the run that the status tells of: where its Workflow has gone, only a later one is news."""
-    names = {run["metadata"]["name"] for run in told}
+    names = {run["metadata"]["name"] for run in workflows}
     if before.get("workflow") and before["workflow"] not in names:
         known = [run for run in before.get("runs", ()) if run["name"] == before["workflow"]]
         since = str(known[-1].get("startedAt") or "") if known else ""

@@ -91,6 +91,17 @@ def test_a_run_that_found_nothing_new_leaves_only_its_entry():
     }
 
 
+def test_what_such_a_run_showed_while_it_looked_gives_way_to_the_run_before():
+    ready = status([FIRST])
+    looking = run("ws-2", scheduled=True, started="2026-11-25T09:30:00Z", fetch="Running")
+    during = status([FIRST, looking], ready)
+    assert during["workflow"] == "ws-2"
+    skipped = dict.fromkeys(("provision", "weights", "tune", "push", "deploy"), "Omitted")
+    nothing = run("ws-2", "Succeeded", True, "2026-11-25T09:30:00Z", {"fetch": {"changed": "false"}}, **skipped)
+    found = status([FIRST, nothing], during)
+    assert (found["workflow"], found["training"], found["steps"]) == ("ws-aaaa", ready["training"], ready["steps"])
+
+
 def test_runs_outlive_their_workflows():
     found = status([], status([FIRST]))
     assert (found["state"], [r["name"] for r in found["runs"]]) == ("Ready", ["ws-aaaa"])
