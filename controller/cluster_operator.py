@@ -9,7 +9,7 @@ from controller.compiling import Compiler
 from controller.events import Told
 from controller.kube_api import Api, ApiError, Object
 from controller.observed_workflow import pruned
-from controller.observing import FRESH_SECONDS, TRAINING_SECONDS, Observer, is_training, must_ask_again
+from controller.observing import FRESH_SECONDS, TRAINING_SECONDS, Observer, is_training, must_ask_again, owner_of
 from controller.operator_metrics import OperatorMetrics
 from controller.performing import ARGO, WORKSPACES, Performer, Subject
 from controller.reconcile import Action, Again, Observed, Tell, WriteStatus, reconcile
@@ -107,9 +107,9 @@ class Operator:
 
     def _on_cron(self, before: Object | None, after: Object | None) -> None:
         body = after or before
-        name = (body or {}).get("metadata", {}).get("labels", {}).get("kaito.sh/workspace")
-        if body is not None and name:
-            self._queue.add((body["metadata"]["namespace"], name))
+        key = owner_of(body) if body else None
+        if key is not None:
+            self._queue.add(key)
 
     # One look at one Workspace
 

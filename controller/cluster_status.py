@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.intent import Intent, Refusal
 from controller.kube_api import Object
-from controller.mirror import mirror
+from controller.mirror import Condition, mirror, stamped
 from controller.observed_steps import read_steps
 from controller.observed_workflow import has_ended, is_unreadable
 from controller.runs import CRON_LABEL, is_nothing_new, with_run
@@ -101,13 +101,13 @@ _DELETED = (
 )
 
 
-def _planned(intent: Intent | Refusal) -> tuple[str, str, str, str]:
+def _planned(intent: Intent | Refusal) -> Condition:
     if isinstance(intent, Refusal):
         return "Planned", "False", intent.reason, intent.message
     return "Planned", "True", "Planned", f"revision {intent.revision} is planned"
 
 
-def _last_run(status: Status) -> list[tuple[str, str, str, str]]:
+def _last_run(status: Status) -> list[Condition]:
     """Return whether the newest run was good: beside a model that serves, the state does not say it."""
     runs = status.get("runs") or ()
     if not runs or not has_ended({"status": {"phase": runs[-1]["phase"]}}):
@@ -117,18 +117,6 @@ def _last_run(status: Status) -> list[tuple[str, str, str, str]]:
     return [("LastRunSucceeded", str(good), reason, f"{runs[-1]['name']} ended {runs[-1]['phase']}")]
 
 
-def _with_conditions(
-    status: Status, wanted: Sequence[tuple[str, str, str, str]], before: Status, generation: int, now: str
-) -> Status:
-    known = {c["type"]: c for c in before.get("conditions", ())}
+def _with_conditions(status: Status, wanted: Sequence[Condition], before: Status, generation: int, now: str) -> Status:
     others = [c for c in status.get("conditions", ()) if c["type"] not in {kind for kind, *_ in wanted}]
-    made = [
-        {
-            "type": kind, "status": value, "reason": reason, "message": message[:32768],
-            "observedGeneration": generation,
-            "lastTransitionTime": known[kind]["lastTransitionTime"]
-            if kind in known and known[kind]["status"] == value else now,
-        }
-        for kind, value, reason, message in wanted
-    ]  # fmt: skip
-    return {**status, "conditions": [*others, *made]}
+    return {**status, "conditions": [*others, *stamped(wanted, before, generation, now)]}

@@ -15,6 +15,8 @@ MANAGER = "kaiflow"
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 
+FORBIDDEN = (401, 403)
+
 Object = dict[str, Any]
 Query = Mapping[str, str]
 

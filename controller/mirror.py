@@ -5,7 +5,7 @@ that ``kubectl wait`` returns. A step that is retried never makes the Workspace 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from controller.cost import cost
@@ -16,6 +16,7 @@ from controller.runs import number, with_run
 
 State = Literal["Pending", "Running", "Succeeded", "Ready", "Failed"]
 _FAILED = ("Failed", "Error")
+LONGEST_MESSAGE = 32768  # of a metav1.Condition
 
 
 def mirror(
@@ -130,13 +131,21 @@ def _conditions(
     if "deploy" in steps:
         wanted.append(_inference(steps))
     wanted += [_succeeded(state, failure), _finished(state, finished=finished)]
+    return stamped(wanted, before, generation, now)
+
+
+Condition = tuple[str, str, str, str]  # type, status, reason, message
+
+
+def stamped(wanted: Iterable[Condition], before: Mapping[str, Any], generation: int, now: str) -> list[dict[str, Any]]:
+    """Return conditions as Kubernetes has them: transition times kept where the status did not change."""
     known = {c["type"]: c for c in before.get("conditions", ())}
     return [
         {
             "type": kind,
             "status": value,
             "reason": reason,
-            "message": message,
+            "message": message[:LONGEST_MESSAGE],
             "observedGeneration": generation,
             "lastTransitionTime": known[kind]["lastTransitionTime"]
             if kind in known and known[kind]["status"] == value
@@ -144,9 +153,6 @@ def _conditions(
         }
         for kind, value, reason, message in wanted
     ]
-
-
-Condition = tuple[str, str, str, str]
 
 
 def _ready(step: StepStatus, kind: str, yes: tuple[str, str], no: tuple[str, str]) -> Condition:

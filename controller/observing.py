@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.intent import Intent, Refusal, config_map_name, intent, secret_names
-from controller.kube_api import Api, ApiError, Object
+from controller.kube_api import FORBIDDEN, Api, ApiError, Object
 from controller.observed_workflow import pod_of
 from controller.reconcile import FINALIZER, Observed
 from controller.reflector import Key, Reflector
@@ -19,7 +19,6 @@ from steps.contract import WORKSPACE_LABEL
 FRESH_SECONDS = 30.0  # how old what was asked for one by one (ConfigMaps, Secrets) may be
 TRAINING_SECONDS = 10.0
 LOG_LINES = 20
-FORBIDDEN = (401, 403)
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 

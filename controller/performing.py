@@ -8,14 +8,13 @@ from controller import reconcile as r
 from controller.compiling import Compiler
 from controller.events import event_body
 from controller.intent import HASH, REVISION
-from controller.kube_api import Api, ApiError, Object
+from controller.kube_api import FORBIDDEN, Api, ApiError, Object
 from pipelines.nodes import timestamp
 from steps import logs
 
 WORKSPACES = "/apis/kaito.sh/v1beta1"
 ARGO = "/apis/argoproj.io/v1alpha1"
 COMPONENT = "kaiflow"
-FORBIDDEN = (401, 403)
 
 
 @dataclass(slots=True)

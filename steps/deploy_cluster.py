@@ -10,6 +10,7 @@ from presets.serving_place import ServingPlace
 from steps import logs
 from steps.cluster import Cluster
 from steps.contract import MANAGED_BY, WORKSPACE_LABEL, Context, Request, Result
+from steps.node_keeping import is_rolled_out
 from steps.node_provisioner import Clock
 from steps.server_answer import answers
 from steps.serving_files import Served
@@ -93,7 +94,7 @@ def _wait(
             raise UnavailableError("DeploymentDeleted", "Somebody has deleted the Deployment.", fix="Run it again.")
         ready = _ready(deployment)
         context.progress(ready, replicas)
-        if ready >= replicas and _settled(deployment, replicas):
+        if is_rolled_out(deployment):
             return
         problem = _problem(cluster, request, digests)
         if problem is not None and (problem[1] or clock.now() > until):
@@ -114,11 +115,6 @@ def _ready(deployment: Mapping[str, Any]) -> int:
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
         return 0
     return min(int(status.get("updatedReplicas") or 0), int(status.get("availableReplicas") or 0))
-
-
-def _settled(deployment: Mapping[str, Any], replicas: int) -> bool:
-    """Whether no pod of an earlier template is left: availableReplicas counts those too."""
-    return int((deployment.get("status") or {}).get("replicas") or 0) == replicas
 
 
 def _problem(cluster: Cluster, request: Request, digests: Mapping[str, str]) -> tuple[KaiflowError, bool] | None:

@@ -4,11 +4,9 @@ The published one is loaded by a fresh process on the same base, in the way in w
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from presets.errors import UnavailableError
 from presets.levers import Levers
@@ -16,7 +14,7 @@ from presets.recipe import QuantizationRecipe
 from steps import logs
 from steps.chat import Encoded
 from steps.evaluation import Score, compare
-from steps.reload import scored_afresh
+from steps.reload import scored_afresh, to_tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +36,7 @@ class Published:
         tuned: Score,
     ) -> "Published":
         """Return what is to be compared."""
-        told = {
-            "weights": str(weights),
-            "adapter": str(adapter),
-            "quantization": asdict(quantization),
-            "dequantised": way.dequantise_once,
-            "rows": [asdict(row) for row in rows],
-            "pad": tokenizer.pad_token_id,
-            "threads": torch.get_num_threads(),
-        }
-        return cls(told, tuned)
+        return cls(to_tell(weights, adapter, quantization, way, rows, tokenizer), tuned)
 
     def against(self) -> str:
         """Return ``loss difference standard-error``: of the published one, then of the pairs.

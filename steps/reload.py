@@ -49,11 +49,7 @@ class Reload:
     ) -> "Reload":
         """Score the first rows with the model at hand."""
         chosen = list(rows[:ROWS])
-        told = {
-            "weights": str(weights), "adapter": str(adapter), "quantization": asdict(quantization),
-            "dequantised": way.dequantise_once, "rows": [asdict(row) for row in chosen],
-            "pad": tokenizer.pad_token_id, "threads": torch.get_num_threads(),
-        }  # fmt: skip
+        told = to_tell(weights, adapter, quantization, way, chosen, tokenizer)
         return cls(told, score(model, chosen, tokenizer.pad_token_id, ()).loss)
 
     def require_same_score(self) -> None:
@@ -71,6 +67,22 @@ class Reload:
                 f"The saved adapter has a loss of {found:.4f} on rows where the trained one has {self.loss:.4f}.",
                 fix="Report it with the step's log: what was written is not what was trained.",
             )
+
+
+def to_tell(
+    weights: Path,
+    adapter: Path,
+    quantization: QuantizationRecipe,
+    way: Levers,
+    rows: Sequence[Encoded],
+    tokenizer: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    """Return what a fresh process must know to score an adapter on ``rows``."""
+    return {
+        "weights": str(weights), "adapter": str(adapter), "quantization": asdict(quantization),
+        "dequantised": way.dequantise_once, "rows": [asdict(row) for row in rows],
+        "pad": tokenizer.pad_token_id, "threads": torch.get_num_threads(),
+    }  # fmt: skip
 
 
 def scored_afresh(told: dict[str, Any]) -> Score:
