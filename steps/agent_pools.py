@@ -10,11 +10,13 @@ from steps.node_refusals import Refusal, classify, unknown
 if TYPE_CHECKING:
     from azure.core.exceptions import HttpResponseError
 
+CREATED_AT_TAG = "kaiflow.dev_created-at"
+
 
 def agent_pool(
-    request: NodeRequest, attempt: NodeAttempt, labels: Mapping[str, str], aks: AksCluster
+    request: NodeRequest, attempt: NodeAttempt, labels: Mapping[str, str], aks: AksCluster, created_at: str
 ) -> dict[str, Any]:
-    """Return the pool of one attempt, of one node, as AKS's REST API writes it."""
+    """Return the pool of one attempt, of one node, as AKS's REST API writes it; ``created_at`` as Kubernetes does."""
     spot = {"scaleSetPriority": "Spot", "scaleSetEvictionPolicy": "Delete", "spotMaxPrice": -1}
     scaling = {"enableAutoScaling": True, "minCount": 0, "maxCount": 1}
     return {
@@ -27,7 +29,8 @@ def agent_pool(
             "nodeLabels": node_labels(request, labels),
             "nodeTaints": ["{key}={value}:{effect}".format(**TAINT)],
             "gpuProfile": {"driver": aks.gpu_driver},
-            "tags": {key.replace("/", "_"): value for key, value in labels.items()},  # tags take no slashes
+            # Tags take no slashes. A pool does not tell its age by itself.
+            "tags": {**{key.replace("/", "_"): value for key, value in labels.items()}, CREATED_AT_TAG: created_at},
             **({"availabilityZones": [attempt.zone]} if attempt.zone else {}),
             **(spot if attempt.spot else {}),
             **(scaling if aks.autoscale else {}),

@@ -5,6 +5,7 @@ with after a restart by the token that lies in the step's folder, or, where that
 pool that has failed is deleted before the next is tried.
 """
 
+import datetime as dt
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from presets.errors import ConfigError, UnavailableError
 from presets.node_request import AksCluster, NodeAttempt, NodeRequest
 from steps import logs
-from steps.agent_pools import agent_pool, pool_refusal, refusal_of
+from steps.agent_pools import CREATED_AT_TAG, agent_pool, pool_refusal, refusal_of
 from steps.cluster import Cluster
 from steps.contract import RUN_LABEL
 from steps.node_claims import Standing, node_standing
@@ -99,7 +100,8 @@ class Aks:
             carried = dict(pool.properties.node_labels or {})
             if labels.items() <= carried.items():
                 leaving = pool.properties.provisioning_state == LEAVING
-                found.append(OwnNode(str(pool.name), carried, str(pool.properties.vm_size), "", leaving))
+                created_at = str((pool.properties.tags or {}).get(CREATED_AT_TAG) or "")
+                found.append(OwnNode(str(pool.name), carried, str(pool.properties.vm_size), created_at, leaving))
         return found
 
     @property
@@ -120,7 +122,7 @@ class Aks:
         from azure.core.exceptions import HttpResponseError, ResourceExistsError
 
         token = self._read_token(name)
-        wanted = agent_pool(self._request, attempt, labels, self._aks)
+        wanted = agent_pool(self._request, attempt, labels, self._aks, now_text())
         try:
             if token:
                 logs.event("resumed", pool=name)
@@ -185,6 +187,11 @@ class Aks:
         path = self._token_path(name)
         if path is not None:
             path.unlink(missing_ok=True)
+
+
+def now_text() -> str:
+    """Return the time as Kubernetes writes it, so that ages of pools and of claims are compared alike."""
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _not_in_time(name: str, seconds: int) -> Refusal:

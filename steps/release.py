@@ -58,10 +58,10 @@ def _of_earlier_runs(request: Request, maker: Provisioner, cluster: Cluster, kep
     ours: until then those on the older node answer, though the Deployment names ours.
     """
     nodes = maker.own(workspace_labels(request.workspace))
-    ours = [node.created_at for node in nodes if node.name in kept]
+    ours = [node.created_at for node in nodes if node.name in kept and node.created_at]
     if not ours or not is_rolled_out(cluster.get(_deployment(request))):
         return []
-    left = [n for n in nodes if n.name not in kept and not n.leaving and n.created_at < min(ours)]
+    left = [n for n in nodes if n.name not in kept and not n.leaving and "" < n.created_at < min(ours)]
     given = [n for n in left if not needed_by_deployment(cluster, request.workspace.namespace, n.labels)]
     for node in given:
         maker.give_back(node.name)

@@ -1,5 +1,6 @@
 """Agent pools of AKS: the real SDK over TLS against a small ARM, its faults by name; restarts in the middle."""
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -54,6 +55,10 @@ class Nodes:
                 "conditions": [{"type": "Ready", "status": "True"}], "allocatable": {"nvidia.com/gpu": self.gpus},
             },
         })  # fmt: skip
+
+    def get(self, path):
+        found = [o for o in self.deployments if path.endswith(f"/deployments/{o['metadata']['name']}")]
+        return found[0] if found else None
 
     def list(self, path, labels=None, fields=None):
         objects = self.nodes if path == "/api/v1/nodes" else self.deployments
@@ -348,14 +353,56 @@ def test_release_deletes_the_runs_pool_and_no_other(arm, maker, nodes):
     assert release(request(), maker(), nodes, Clock(sleep=lambda _: None)) == "nothing was held"
 
 
+def serving_on(run, available=1):
+    """A Deployment of one pod, bound to a run's node."""
+    return {
+        "metadata": {"name": "tune", "labels": {"kaito.sh/workspace": "tune"}, "generation": 2},
+        "spec": {"replicas": 1, "template": {"spec": {"nodeSelector": {"kaiflow.dev/run": run}}}},
+        "status": {"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": available},
+    }
+
+
 def test_release_keeps_a_node_that_serves(arm, maker, nodes):
     taken(maker())
-    nodes.deployments = [{
-        "metadata": {"labels": {"kaito.sh/workspace": "tune"}},
-        "spec": {"template": {"spec": {"nodeSelector": {"kaiflow.dev/run": RUN}}}},
-    }]  # fmt: skip
+    nodes.deployments = [serving_on(RUN)]
     assert "kept: it serves" in release(request(), maker(), nodes, Clock(sleep=lambda _: None))
     assert list(arm.pools) == [NAME]
+
+
+@pytest.fixture
+def days(monkeypatch):
+    """Every pool is made a day after the one before."""
+    count = itertools.count(1)
+    monkeypatch.setattr(provision_aks, "now_text", lambda: f"2026-11-{next(count):02d}T00:00:00Z")
+
+
+def pools_of_runs(arm, maker, *runs):
+    for run in runs:
+        labels = own_labels(run, WORKSPACE)
+        maker().take(A100, node_name(run, WORKSPACE, 0), labels, lambda said: None)
+
+
+def test_release_gives_back_what_the_server_before_was_on(arm, maker, nodes, days):
+    pools_of_runs(arm, maker, "tune-r0", RUN, "tune-r2")
+    nodes.deployments = [serving_on(RUN)]
+    said = release(request(), maker(), nodes, Clock(sleep=lambda _: None))
+    assert said == f"{node_name('tune-r0', WORKSPACE, 0)} gone; {NAME} kept: it serves"
+    assert set(arm.pools) == {NAME, node_name("tune-r2", WORKSPACE, 0)}  # the younger is of a run that has followed
+
+
+def test_release_keeps_the_node_before_until_all_servers_are_on_ours(arm, maker, nodes, days):
+    pools_of_runs(arm, maker, "tune-r0", RUN)
+    nodes.deployments = [serving_on(RUN, available=0)]
+    assert release(request(), maker(), nodes, Clock(sleep=lambda _: None)) == f"{NAME} kept: it serves"
+    assert len(arm.pools) == 2
+
+
+def test_a_pool_that_does_not_tell_its_age_is_not_taken_for_an_older_one(arm, maker, nodes, days):
+    pools_of_runs(arm, maker, "tune-r0", RUN)
+    arm.pools[node_name("tune-r0", WORKSPACE, 0)]["properties"]["tags"] = {}
+    nodes.deployments = [serving_on(RUN)]
+    assert release(request(), maker(), nodes, Clock(sleep=lambda _: None)) == f"{NAME} kept: it serves"
+    assert len(arm.pools) == 2
 
 
 def test_release_waits_for_an_operation_that_is_still_running(arm, maker, nodes):
