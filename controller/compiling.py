@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
-from controller.intent import asked, planned
+from controller.intent import asked, offered, planned
 from controller.kube_api import Object
 from pipelines.plan import Placement
 
@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 IDLE_SECONDS = 30.0
 GENERATION_LABEL = "kaiflow.dev/asked"
+OFFER_LABEL = "kaiflow.dev/offered"
 
 
 def compiled(body: Object, config_map: Object | None, placement: Placement) -> tuple[Object, Object | None]:
@@ -39,7 +40,9 @@ def compiled(body: Object, config_map: Object | None, placement: Placement) -> t
     for item in made:
         if item is not None:
             item["metadata"]["ownerReferences"] = [owner]
-            item["metadata"]["labels"][GENERATION_LABEL] = asked(body, config_map)
+            item["metadata"]["labels"] |= {
+                GENERATION_LABEL: asked(body, config_map), OFFER_LABEL: offered(placement),
+            }  # fmt: skip
     return made[0] or {}, made[1]
 
 

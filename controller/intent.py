@@ -4,8 +4,11 @@ The rules are those of the command line. What the schema cannot state (the Confi
 fits the machine, whether Secrets are there) is judged here, so that it is said at once and not by a pod.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any
 
 from controller.kube_api import Object
@@ -38,6 +41,7 @@ class Intent:
     revision: str  # ten hex digits over all that is asked for
     run: str  # name of its Workflow
     asked: str  # generation and ConfigMap that it was made of: tells a run of today's wish from one of long ago
+    offered: str  # what the cluster offered then: an upgrade of kaiflow or of its values renews the schedule
     scheduled: bool
     plan_status: Mapping[str, Any]
 
@@ -53,7 +57,10 @@ def intent(
     except ConfigError as error:
         return Refusal(error.reason, f"{error.message} {error.fix}".strip())
     recipe = plan.recipe
-    return Intent(recipe.revision, plan.name, asked(body, config_map), recipe.schedule is not None, plan_status(plan))
+    return Intent(
+        recipe.revision, plan.name, asked(body, config_map), offered(placement), recipe.schedule is not None,
+        plan_status(plan),
+    )  # fmt: skip
 
 
 def planned(body: Object, config_map: Object | None, missing_secrets: Iterable[str], placement: Placement) -> Plan:
@@ -88,6 +95,12 @@ def asked(body: Object, config_map: Object | None) -> str:
     """Return which version of the Workspace and of its ConfigMap this is, as a label's value."""
     version = config_map["metadata"]["resourceVersion"] if config_map else "0"
     return f"{body['metadata']['generation']}.{version}"
+
+
+def offered(placement: Placement) -> str:
+    """Return what a cluster offers and by which kaiflow, as a label's value: of two that are equal, the same."""
+    told = json.dumps([version("kaiflow"), asdict(placement)], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 
 def config_map_name(body: Object) -> str | None:

@@ -6,6 +6,7 @@ that differ do no harm. Who cannot renew stops working before another may begin.
 
 import asyncio
 import datetime as dt
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -54,14 +55,16 @@ class Lease:
         task = asyncio.ensure_future(work())
         try:
             while True:
-                await asyncio.wait([task], timeout=self._pace.retry_seconds)
+                left = renewed_at + self._pace.renew_seconds - time.monotonic()
+                await asyncio.wait([task], timeout=min(self._pace.retry_seconds, max(left, 0.0)))
                 if task.done():
                     task.result()
                     return
                 asked_at = time.monotonic()  # the server counts from no later than that
-                if await self._taken():
+                until = renewed_at + self._pace.renew_seconds
+                if await self._taken(until - asked_at):
                     renewed_at = asked_at
-                elif time.monotonic() - renewed_at > self._pace.renew_seconds:
+                elif time.monotonic() >= until:
                     raise LeaseLostError
         finally:
             task.cancel()
@@ -69,9 +72,10 @@ class Lease:
                 await task
             await self._give_back()
 
-    async def _taken(self) -> bool:
+    async def _taken(self, seconds: float = math.inf) -> bool:
+        """Try once, for no longer than that: whoever waits beyond its lease may find another at work."""
         try:
-            return await asyncio.wait_for(self._try(), self._pace.renew_seconds / 2)
+            return await asyncio.wait_for(self._try(), min(seconds, self._pace.renew_seconds / 2))
         except (ApiError, TimeoutError) as error:
             logs.warning("lease_unasked", why=str(error) or type(error).__name__)
             return False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.cluster_status import cluster_status
-from controller.compiling import GENERATION_LABEL
+from controller.compiling import GENERATION_LABEL, OFFER_LABEL
 from controller.durations import parse
 from controller.events import Told, changes
 from controller.intent import HASH, REVISION, Intent, Refusal
@@ -209,7 +209,7 @@ def _schedule(seen: Observed, intent: Intent) -> Iterator[Action]:
         return
     if intent.scheduled:
         labels = seen.cron["metadata"].get("labels") or {} if seen.cron else {}
-        if labels.get(REVISION_LABEL) != intent.revision:
+        if (labels.get(REVISION_LABEL), labels.get(OFFER_LABEL)) != (intent.revision, intent.offered):
             yield ApplyCron()
             yield Tell(Told("ScheduleSet", f"The schedule runs revision {intent.revision}."))
     elif seen.cron is not None:

@@ -51,10 +51,12 @@ class Reflector:
         self.synced = asyncio.Event()
         self.known = True  # whether the server has the kind
         self.relists = 0
+        self._written: set[Key] = set()  # by us, since the last list began
         self.heard_at = time.monotonic()
 
     async def run(self) -> None:
         """Keep the copy true, until cancelled."""
+        self.heard_at = time.monotonic()
         pause = SHORTEST_PAUSE_SECONDS
         while True:
             began = time.monotonic()
@@ -64,10 +66,7 @@ class Reflector:
                 await self._watch()
             except (ApiError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 status = error.status if isinstance(error, ApiError) else 0
-                if status == 410:
-                    self._version = ""
-                    continue
-                if status in (403, 404):
+                if status in (403, 404, 410):
                     self._version = ""
                 if status == 404 and (not self.synced.is_set() or time.monotonic() - self.heard_at > GONE_SECONDS):
                     self._missing()
@@ -82,14 +81,19 @@ class Reflector:
         known = self.objects.get(key_of(body))
         if known is None or _version(known) < _version(body):
             self._put(body, quiet=quiet)
+            self._written.add(key_of(body))
 
     async def _list(self) -> None:
         self.relists += 1
+        self._written.clear()
         found: dict[Key, Object] = {}
         version = ""
         async for page in self._api.pages(self._path, {**self._query, "limit": str(PAGE)}):
             found |= {key_of(body): self._prune(body) for body in page["items"]}
             version = page["metadata"]["resourceVersion"]
+        for key in self._written & self.objects.keys():  # written since the list began: it may be of before
+            if _version(self.objects[key]) > int(version):
+                found[key] = self.objects[key]
         before, self.objects, self._version = self.objects, found, version
         self.known = True
         self.heard_at = time.monotonic()

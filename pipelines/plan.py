@@ -1,5 +1,6 @@
 """Recipe -> Plan: which steps run, after which, told what, on what.  Pure; no Argo words yet."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -141,18 +142,25 @@ def serves_on_node(recipe: Recipe) -> bool:
 
 def run_name(recipe: Recipe) -> str:
     """Return ``<workspace>-<revision>``, cut to what Kubernetes takes; the same revision has the same name."""
-    return f"{recipe.name[: 63 - len(recipe.revision) - 1].rstrip('-')}-{recipe.revision}"
+    return f"{_cut(recipe.name, 63 - len(recipe.revision) - 1)}-{recipe.revision}"
 
 
 def cron_name(workspace: str) -> str:
     """Return the name of a Workspace's CronWorkflow; Argo puts a time behind it."""
-    return workspace[:CRON_NAME_MAX].rstrip("-")
+    return _cut(workspace, CRON_NAME_MAX)
 
 
 def cleanup_name(workspace: str, uid: str) -> str:
     """Return the name of the Workflow that gives a Workspace's nodes back when it goes; another one's has another."""
     ending = f"-{uid[:8]}-cleanup"
     return f"{workspace[: 63 - len(ending)].rstrip('-')}{ending}"
+
+
+def _cut(name: str, letters: int) -> str:
+    """Return a name that is no longer than that; two long names that begin alike stay two."""
+    if len(name) <= letters:
+        return name
+    return f"{name[: letters - 7].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def told(plan: Plan, verb: Verb) -> dict[str, Any]:

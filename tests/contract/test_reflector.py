@@ -24,10 +24,12 @@ class Server:
     def __init__(self, items, watches=(), later=()):
         self.items, self.version, self.watches, self.later = items, 10, list(watches), list(later)
         self.asked = []
+        self.while_listing = lambda: None
 
     async def answer(self, request):
         self.asked.append(dict(request.query))
         if "watch" not in request.query:
+            self.while_listing()
             return web.json_response({"metadata": {"resourceVersion": str(self.version)}, "items": self.items})
         told = self.watches.pop(0) if self.watches else "silence"
         self.items = self.later or self.items
@@ -60,6 +62,7 @@ async def watched(server, seconds):
     login = Login(f"http://127.0.0.1:{runner.addresses[0][1]}", ClientSession(), headers, "n")
     async with Api(login) as api:
         found = Reflector(api, PATH, lambda o: o, lambda old, new: told.append((name(old), name(new))))
+        server.reflector = found
         task = asyncio.create_task(found.run())
         await asyncio.sleep(seconds)
         task.cancel()
@@ -128,6 +131,25 @@ def test_what_a_write_has_returned_is_not_told_again_and_nothing_older_stands_ab
     found, told = asyncio.run(main())
     assert told == [(None, "a5"), ("a5", "a9")]
     assert found.objects["n", "a"]["metadata"]["resourceVersion"] == "11"
+
+
+def test_what_is_written_while_a_list_is_on_its_way_is_not_taken_for_gone():
+    server = Server([body("a", 5), body("b", 6)])
+
+    def write():
+        server.reflector.remember(body("new", 12))
+        server.reflector.remember(body("a", 11))
+
+    server.while_listing = write
+    found, told = asyncio.run(watched(server, 0.1))
+    assert {name(o) for o in found.objects.values()} == {"a11", "b6", "new12"}
+    assert ("new12", None) not in told
+
+
+def test_a_server_that_always_says_too_old_is_not_asked_without_a_pause():
+    server = Server([body("a", 5)], [410] * 1000)
+    found, _ = asyncio.run(watched(server, 0.5))
+    assert 2 <= found.relists <= 10
 
 
 def test_a_kind_that_the_server_does_not_know_is_empty_and_known_to_be_so():

@@ -1,5 +1,7 @@
 """What is to be done, from what is seen: literal objects in, actions out."""
 
+from dataclasses import replace
+
 import pytest
 
 from controller import reconcile as r
@@ -8,8 +10,8 @@ from controller.reconcile import Observed, reconcile
 
 NOW = "2026-11-25T10:00:00Z"
 LATER = "2026-11-25T10:31:00Z"
-INTENT = Intent("aaaa", "ws-aaaa", "3.0", scheduled=False, plan_status={})
-SCHEDULED = Intent("aaaa", "ws-aaaa", "3.0", scheduled=True, plan_status={})
+INTENT = Intent("aaaa", "ws-aaaa", "3.0", "offer-1", scheduled=False, plan_status={})
+SCHEDULED = replace(INTENT, scheduled=True)
 
 
 def workspace(revision="", status=None, deleted=None, finalizer=True):
@@ -35,8 +37,9 @@ def run(name="ws-aaaa", revision="aaaa", asked="3.0", phase="Running", created="
     }  # fmt: skip
 
 
-def cron(revision="aaaa"):
-    return {"metadata": {"name": "ws", "namespace": "team", "labels": {"kaiflow.dev/revision": revision}}}
+def cron(revision="aaaa", offered="offer-1"):
+    labels = {"kaiflow.dev/revision": revision, "kaiflow.dev/offered": offered}
+    return {"metadata": {"name": "ws", "namespace": "team", "labels": labels}}
 
 
 def cleanup(phase):
@@ -130,6 +133,8 @@ def test_the_schedule_follows_the_revision():
     assert done(seen(body, intent=SCHEDULED, workflows=(run(),))) == [r.ApplyCron()]
     assert done(seen(body, intent=SCHEDULED, workflows=(run(),), cron=cron())) == []
     assert done(seen(body, intent=SCHEDULED, workflows=(run(),), cron=cron("bbbb"))) == [r.ApplyCron()]
+    upgraded = cron(offered="offer-0")  # images of before
+    assert done(seen(body, intent=SCHEDULED, workflows=(run(),), cron=upgraded)) == [r.ApplyCron()]
     assert done(seen(body, workflows=(run(),), cron=cron())) == [r.DeleteCron("ws")]
 
 

@@ -1,11 +1,12 @@
 """The plan, its names, and requests that Argo does not misread."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pipelines.nodes import node_id
-from pipelines.plan import plan, request_json, run_name, told
+from pipelines.plan import CRON_NAME_MAX, cron_name, plan, request_json, run_name, told
 from pipelines.substitution import UnresolvedError, fill, seconds
 from pipelines.support import check_supported
 from pipelines.templates import PULL_SECRETS_FOLDER
@@ -33,6 +34,14 @@ def test_the_run_is_named_after_workspace_and_revision(workspace, put, recipe_of
     recipe = recipe_of(put(workspace, "metadata.name", "a" * 63))
     assert len(run_name(recipe)) <= 63
     assert run_name(recipe).endswith(recipe.revision)
+
+
+def test_long_names_that_begin_alike_have_schedules_and_runs_of_their_own(workspace, put, recipe_of):
+    names = ["a" * 60 + ending for ending in "bc"]
+    assert len({cron_name(name) for name in names}) == 2
+    assert {len(cron_name(name)) for name in names} == {CRON_NAME_MAX}
+    assert len({run_name(replace(recipe_of(workspace), name=name)) for name in names}) == 2
+    assert cron_name("tune") == "tune"
 
 
 def test_a_request_is_what_the_step_reads(workspace, recipe_of):
