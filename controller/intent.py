@@ -43,6 +43,7 @@ class Intent:
     asked: str  # generation and ConfigMap that it was made of: tells a run of today's wish from one of long ago
     offered: str  # what the cluster offered then: an upgrade of kaiflow or of its values renews the schedule
     scheduled: bool
+    serves: bool  # what was served before goes where this is False
     plan_status: Mapping[str, Any]
 
 
@@ -59,7 +60,7 @@ def intent(
     recipe = plan.recipe
     return Intent(
         recipe.revision, plan.name, asked(body, config_map), offered(placement), recipe.schedule is not None,
-        plan_status(plan),
+        recipe.deploy.enabled, plan_status(plan),
     )  # fmt: skip
 
 

@@ -166,6 +166,8 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
         return
     known = next((run for run in seen.workflows if run["metadata"]["name"] == intent.run), None)
     if known is None:
+        if not intent.serves:
+            yield DeleteServing()
         yield CreateRun()
     elif _is_stale(known, seen, intent):
         yield DeleteRun(intent.run, known["metadata"]["uid"])

@@ -22,6 +22,13 @@ def needed_by_deployment(cluster: Cluster, namespace: str, labels: Mapping[str, 
     return False
 
 
+def rolled_out_at(deployment: Mapping[str, Any] | None) -> str:
+    """Return when the newest template had taken over, as Kubernetes writes time; empty where that is not told."""
+    conditions = ((deployment or {}).get("status") or {}).get("conditions") or ()
+    done = [c for c in conditions if c["type"] == "Progressing" and c.get("reason") == "NewReplicaSetAvailable"]
+    return str(done[0].get("lastUpdateTime") or "") if done else ""
+
+
 def is_rolled_out(deployment: Mapping[str, Any] | None) -> bool:
     """Whether all pods of a Deployment are those of its newest template, and ready."""
     if deployment is None:

@@ -9,7 +9,7 @@ from steps import logs
 from steps.cluster import Cluster
 from steps.contract import RUN_LABEL, Context, Request, Result
 from steps.node_claims import own_labels, workspace_labels
-from steps.node_keeping import deployments_path, is_rolled_out, needed_by_deployment
+from steps.node_keeping import deployments_path, is_rolled_out, needed_by_deployment, rolled_out_at
 from steps.node_provisioner import POLL_SECONDS, Clock, Provisioner, provisioner
 
 GONE_SECONDS = 300  # how long the end of a machine is waited for; its finalizer goes on without us
@@ -52,16 +52,17 @@ def release(request: Request, maker: Provisioner, cluster: Cluster, clock: Clock
 
 
 def _of_earlier_runs(request: Request, maker: Provisioner, cluster: Cluster, kept: list[str]) -> list[str]:
-    """Give back what an earlier run's server was on, now that this run's node serves; return the names.
+    """Give back what an earlier run's server was on, now that other servers answer; return the names.
 
-    Only nodes older than ours: a younger one is of a run that has followed. And only once all servers are on
-    ours: until then those on the older node answer, though the Deployment names ours.
+    Only once all servers have moved: until then those on the older node answer, though the Deployment names another.
+    And only nodes older than that, and than ours: a younger one is of a run that has followed.
     """
-    nodes = maker.own(workspace_labels(request.workspace))
-    ours = [node.created_at for node in nodes if node.name in kept and node.created_at]
-    if not ours or not is_rolled_out(cluster.get(_deployment(request))):
+    deployment = cluster.get(_deployment(request))
+    if not is_rolled_out(deployment):
         return []
-    left = [n for n in nodes if n.name not in kept and not n.leaving and "" < n.created_at < min(ours)]
+    nodes = maker.own(workspace_labels(request.workspace))
+    before = min([rolled_out_at(deployment), *(n.created_at for n in nodes if n.name in kept and n.created_at)])
+    left = [n for n in nodes if n.name not in kept and not n.leaving and "" < n.created_at < before]
     given = [n for n in left if not needed_by_deployment(cluster, request.workspace.namespace, n.labels)]
     for node in given:
         maker.give_back(node.name)

@@ -13,7 +13,7 @@ from controller.observed_workflow import pruned
 from controller.performing import WORKSPACES, difference
 from pipelines.nodes import timestamp
 
-NOTHING = Intent("", "", "", "", scheduled=False, plan_status={})
+NOTHING = Intent("", "", "", "", scheduled=False, serves=True, plan_status={})
 
 
 @kopf.on.startup()

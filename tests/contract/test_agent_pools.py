@@ -354,11 +354,18 @@ def test_release_deletes_the_runs_pool_and_no_other(arm, maker, nodes):
 
 
 def serving_on(run, available=1):
-    """A Deployment of one pod, bound to a run's node."""
+    """A Deployment of one pod, bound to a run's node, or to none."""
+    moved = {"type": "Progressing", "reason": "NewReplicaSetAvailable", "lastUpdateTime": "2026-11-20T00:00:00Z"}
     return {
         "metadata": {"name": "tune", "labels": {"kaito.sh/workspace": "tune"}, "generation": 2},
-        "spec": {"replicas": 1, "template": {"spec": {"nodeSelector": {"kaiflow.dev/run": run}}}},
-        "status": {"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": available},
+        "spec": {"replicas": 1, "template": {"spec": {"nodeSelector": {"kaiflow.dev/run": run} if run else {}}}},
+        "status": {
+            "observedGeneration": 2,
+            "replicas": 1,
+            "updatedReplicas": 1,
+            "availableReplicas": available,
+            "conditions": [moved] if available else [],
+        },
     }
 
 
@@ -395,6 +402,23 @@ def test_release_keeps_the_node_before_until_all_servers_are_on_ours(arm, maker,
     nodes.deployments = [serving_on(RUN, available=0)]
     assert release(request(), maker(), nodes, Clock(sleep=lambda _: None)) == f"{NAME} kept: it serves"
     assert len(arm.pools) == 2
+
+
+def test_release_gives_back_what_the_server_before_was_on_once_it_serves_on_a_cpu(arm, maker, nodes, days):
+    pools_of_runs(arm, maker, "tune-r0")
+    nodes.deployments = [serving_on(None, available=0)]
+    assert release(request(), maker(), nodes, Clock(sleep=lambda _: None)) == "nothing was held"
+    nodes.deployments = [serving_on(None)]
+    said = release(request(), maker(), nodes, Clock(sleep=lambda _: None))
+    assert said == f"{node_name('tune-r0', WORKSPACE, 0)} gone"
+
+
+def test_a_node_that_was_made_after_the_server_had_moved_is_of_a_run_that_has_followed(arm, maker, nodes, monkeypatch):
+    monkeypatch.setattr(provision_aks, "now_text", lambda: "2026-11-21T00:00:00Z")
+    pools_of_runs(arm, maker, "tune-r2")
+    nodes.deployments = [serving_on(None)]
+    assert release(request(), maker(), nodes, Clock(sleep=lambda _: None)) == "nothing was held"
+    assert len(arm.pools) == 1
 
 
 def test_a_pool_that_does_not_tell_its_age_is_not_taken_for_an_older_one(arm, maker, nodes, days):

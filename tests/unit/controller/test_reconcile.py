@@ -10,7 +10,7 @@ from controller.reconcile import Observed, reconcile
 
 NOW = "2026-11-25T10:00:00Z"
 LATER = "2026-11-25T10:31:00Z"
-INTENT = Intent("aaaa", "ws-aaaa", "3.0", "offer-1", scheduled=False, plan_status={})
+INTENT = Intent("aaaa", "ws-aaaa", "3.0", "offer-1", scheduled=False, serves=True, plan_status={})
 SCHEDULED = replace(INTENT, scheduled=True)
 
 
@@ -72,6 +72,12 @@ def test_a_new_workspace_gets_its_run_once():
     assert done(seen()) == [r.CreateRun()]
     assert done(seen(workflows=(run(),))) == [r.Remember("aaaa", 1)]
     assert done(seen(workspace("aaaa"), workflows=(run(),))) == []
+
+
+def test_a_revision_that_serves_nothing_ends_what_was_served():
+    mute = replace(INTENT, serves=False)
+    assert done(seen(intent=mute)) == [r.DeleteServing(), r.CreateRun()]
+    assert done(seen(workspace("aaaa"), intent=mute, workflows=(run(),))) == []
 
 
 def test_a_run_that_somebody_deleted_is_not_made_again():
