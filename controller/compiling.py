@@ -14,12 +14,23 @@ from typing import TypeVar
 from controller.intent import asked, offered, planned
 from controller.kube_api import Object
 from pipelines.plan import Placement
+from presets.errors import KaiflowError
 
 T = TypeVar("T")
 
 IDLE_SECONDS = 30.0
 GENERATION_LABEL = "kaiflow.dev/asked"
 OFFER_LABEL = "kaiflow.dev/offered"
+
+# What stands in for a Workspace that is not valid any more when its nodes are given back: of a plan's parts only who
+# makes nodes, and for whom, counts then.
+SMALLEST: Object = {
+    "resource": {"labelSelector": {"matchLabels": {"kaiflow.dev/cleanup": "true"}}}, "inference": None,
+    "tuning": {
+        "preset": {"name": "smollm2-135m-instruct"}, "method": "lora",
+        "input": {"urls": ["https://example.com/none.jsonl"]}, "output": {"image": "example.com/none:0", "imagePushSecret": "none"},
+    },
+}  # fmt: skip
 
 
 def compiled(body: Object, config_map: Object | None, placement: Placement) -> tuple[Object, Object | None]:
@@ -49,15 +60,20 @@ def compiled(body: Object, config_map: Object | None, placement: Placement) -> t
 def compiled_cleanup(body: Object, _config_map: Object | None, placement: Placement) -> Object:
     """Return the Workflow that gives a Workspace's nodes back; it outlives the Workspace, and is nobody's.
 
-    Neither ConfigMap nor Secrets are needed for it: they may have been deleted along with the Workspace.
+    Neither ConfigMap nor Secrets are needed for it: they may have been deleted along with the Workspace. Nor need what
+    is asked for now be valid: what earlier revisions have taken is given back all the same.
 
     Raises:
-        KaiflowError: as :func:`compiled`.
+        ConfigError: Argo would refuse the Workflow.
     """
     from pipelines.workflow import compile_cleanup
 
     alone = {**body, "tuning": {key: value for key, value in (body.get("tuning") or {}).items() if key != "config"}}
-    return compile_cleanup(planned(alone, None, (), placement))
+    try:
+        plan = planned(alone, None, (), placement)
+    except KaiflowError:
+        plan = planned({**body, **SMALLEST}, None, (), placement)
+    return compile_cleanup(plan)
 
 
 class Compiler:

@@ -104,7 +104,14 @@ class Performer:
             self._seen("workflows", made, quiet=False)
 
     async def _create_cleanup(self, subject: Subject, _: r.CreateCleanup) -> None:
-        await self._create(subject, await self._compile.cleanup(subject.workspace, subject.config_map))
+        """Create it; where the whole namespace goes nothing can be created, and waiting would only hold it up."""
+        try:
+            await self._create(subject, await self._compile.cleanup(subject.workspace, subject.config_map))
+        except ApiError as error:
+            if not _is_of_leaving_namespace(error):
+                raise
+            logs.warning("nodes_may_remain", workspace=subject.path, fix="kaiflow nodes --orphans")
+            await self._remove_finalizer(subject, r.RemoveFinalizer())
 
     async def _stop_run(self, subject: Subject, action: r.StopRun) -> None:
         await self._api.merge(f"{subject.argo('workflows')}/{action.name}", {"spec": {"shutdown": "Stop"}})
@@ -157,6 +164,11 @@ class Performer:
             await self._api.create(f"/api/v1/namespaces/{subject.namespace}/events", body)
         except ApiError as error:  # an Event that cannot be told must not keep the run from going on
             logs.warning("event_untold", reason=action.told.reason, why=error.message)
+
+
+def _is_of_leaving_namespace(error: ApiError) -> bool:
+    """Whether nothing may be created any more: ``NamespaceTerminating``, a cause that only the message tells."""
+    return error.status in FORBIDDEN and "because it is being terminated" in error.message
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Object:

@@ -17,6 +17,7 @@ from pipelines.expressions import tasks_in
 from pipelines.plan import Images, Placement, plan
 from pipelines.templates import INFRASTRUCTURE_ACCOUNT, STEP_ACCOUNT
 from pipelines.workflow import compile_cron, compile_workflow
+from presets.errors import KaiflowError
 from presets.manifest import load_yaml
 from presets.node_request import AksCluster, NodePlacement
 
@@ -28,6 +29,7 @@ PLACEMENTS = {
     "given nodes, image volumes": Placement(image_volumes=True, nodes=NodePlacement("byo")),
     "own images, variables": Placement(images=Images(pull_secrets=("p",)), environment={"HF_ENDPOINT": "https://h"}),
 }
+KARPENTER = Placement(nodes=NodePlacement("karpenter"))
 TAG = re.compile(r"\{\{(.*?)\}\}")
 GLOBAL = {"workflow.name", "workflow.creationTimestamp"}
 LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
@@ -176,6 +178,31 @@ def test_the_cleanup_gives_back_the_nodes_of_every_run_and_outlives_the_workspac
     assert '"inputs":{"run":""}' in template["inputs"]["artifacts"][0]["raw"]["data"]
     again = m.Workflow.model_validate(cleanup).model_dump(mode="json", by_alias=True, exclude_none=True)
     assert again == cleanup
+
+
+BROKEN = {
+    "an unknown model": ("preset", {"name": "no-such-model"}), "no input": ("input", {}), "a field": ("extra", 1),
+    "a model that fits no machine of its name": ("preset", {"name": "llama-3.3-70b-instruct"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_the_cleanup_of_a_workspace_that_is_not_valid_any_more_gives_back_the_same_nodes(example, what):
+    body, config = stored(example)
+    valid = compiled_cleanup(body, config, KARPENTER)
+    key, value = BROKEN[what]
+    spoiled = {**body, "tuning": {**body["tuning"], key: value}, "resource": {"instanceType": "Standard_NC6s_v3"}}
+    with pytest.raises(KaiflowError):
+        compiled(spoiled, config, KARPENTER)
+    cleanup = compiled_cleanup(spoiled, config, KARPENTER)
+    assert cleanup["metadata"]["name"] == valid["metadata"]["name"]
+    asked, before = (json.loads(made["spec"]["templates"][0]["inputs"]["artifacts"][0]["raw"]["data"])
+                     for made in (cleanup, valid))  # fmt: skip
+    assert asked["inputs"] == before["inputs"] == {"run": ""}
+    assert {k: v for k, v in asked["workspace"].items() if k != "revision"} == {
+        k: v for k, v in before["workspace"].items() if k != "revision"
+    }
+    assert asked["recipe"]["node"]["placement"] == before["recipe"]["node"]["placement"]
 
 
 def test_kueues_queue_passes_through_to_the_pod_that_trains(example):
