@@ -10,11 +10,9 @@ import base64
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -27,17 +25,12 @@ from rich.table import Table
 HERE = Path(__file__).parent
 sys.path[0] = str(HERE.parent)  # not this folder, in which this file would stand for the package of its name
 
+from benchmarks.contestants import CONTESTANTS, Process
+from benchmarks.crowd import WORKSPACES, Crowd
 from controller.kube_api import Api, ApiError
-from controller.reflector import Reflector
-from pipelines.nodes import node_id
 from presets.crd import crd
-from tests.cluster.argo import ARGO, argo_crd
+from tests.cluster.argo import argo_crd
 from tests.cluster.conftest import without_cel
-
-WORKSPACES = "/apis/kaito.sh/v1beta1"
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-CONTESTANTS = ("kaiflow", "kopf", "kopf + uvloop")  # kopf takes uvloop where it finds it; pip brings it none
-WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from kopf.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -57,125 +50,6 @@ class Figures:
     def changes_per_cpu_second(self) -> float:
         """What a second of CPU is enough for."""
         return self.changes / self.cpu_seconds
-
-
-class Process:
-    """A contestant at work: its CPU and its memory, children included."""
-
-    def __init__(self, who: str, namespace: str, folder: Path, environment: dict[str, str]) -> None:
-        python = [sys.executable, "-m"]
-        kopf = ["run", "-n", namespace, "--standalone", "-q", str(HERE / "peers/kopf_mirror.py")]
-        commands = {
-            "kaiflow": [
-                *python,
-                "controller.main",
-                "controller",
-                "-n",
-                namespace,
-                "--lease-namespace",
-                namespace,
-                "--port",
-                "0",
-                "--provisioner",
-                "byo",
-            ],
-            "kopf": [sys.executable, "-c", WITHOUT_UVLOOP, *kopf],
-            "kopf + uvloop": [*python, "kopf", *kopf],
-        }
-        log = (folder / f"{who}.log").open("ab")
-        self._process = subprocess.Popen(commands[who], env={**os.environ, **environment}, stdout=log, stderr=log)
-
-    def _all(self) -> list[int]:
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        return [self._process.pid, *map(int, children)]
-
-    def cpu_seconds(self) -> float:
-        """Return the CPU used so far."""
-        total = 0
-        for pid in self._all():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / TICKS_PER_SECOND
-
-    def rss_mib(self) -> float:
-        """Return the memory in use."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._all())
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-    def end(self) -> None:
-        """Stop it."""
-        self._process.terminate()
-        self._process.wait(30)
-
-
-class Crowd:
-    """Many Workspaces and their Workflows, and what is seen of the statuses."""
-
-    def __init__(self, api: Api, namespace: str, count: int) -> None:
-        self.api, self.namespace = api, namespace
-        self.names = [f"w{number}" for number in range(count)]
-        self.runs: dict[str, str] = {}
-        self.seen: dict[str, int] = defaultdict(int)
-        self.waiting: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        self.lags: list[float] = []
-        self.writes = 0
-        path = f"{WORKSPACES}/namespaces/{namespace}/workspaces"
-        self.reflector = Reflector(api, path, lambda body: body, self._changed)
-
-    def _changed(self, before, after) -> None:
-        if before is None or after is None or before.get("status") == after.get("status"):
-            return
-        self.writes += 1
-        name, now = after["metadata"]["name"], time.monotonic()
-        tune = next((s for s in after["status"].get("steps", ()) if s["name"] == "tune"), {})
-        done = int((tune.get("progress") or "0/0").partition("/")[0])
-        due = [(number, at) for number, at in self.waiting[name] if number <= done]
-        self.lags += [now - at for _, at in due]
-        self.waiting[name] = [(number, at) for number, at in self.waiting[name] if number > done]
-
-    async def make(self) -> None:
-        """Create the Workspaces."""
-        gate = asyncio.Semaphore(16)
-
-        async def one(name: str) -> None:
-            body = {
-                "apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", "metadata": {"name": name},
-                "resource": {"labelSelector": {"matchLabels": {"app": name}}},
-                "tuning": {
-                    "preset": {"name": "smollm2-135m-instruct"}, "method": "qlora",
-                    "input": {"urls": ["https://data.example.com/a.jsonl"]},
-                    "output": {"image": f"r.example.com/team/{name}:1", "imagePushSecret": "registry-login"},
-                },
-            }  # fmt: skip
-            async with gate:
-                await self.api.create(f"{WORKSPACES}/namespaces/{self.namespace}/workspaces", body)
-
-        await asyncio.gather(*map(one, self.names))
-
-    async def runs_made(self) -> None:
-        """Wait until every Workspace has its Workflow."""
-        while True:
-            async for page in self.api.pages(f"{ARGO}/namespaces/{self.namespace}/workflows", {"limit": "500"}):
-                for body in page["items"]:
-                    self.runs[body["metadata"]["labels"]["kaito.sh/workspace"]] = body["metadata"]["name"]
-            if len(self.runs) == len(self.names):
-                return
-            await asyncio.sleep(0.5)
-
-    async def change(self, name: str, number: int) -> None:
-        """Let a Workflow's tune step be at ``number``."""
-        run = self.runs[name]
-        began = {"type": "Pod", "startedAt": "2026-11-25T00:00:00Z"}
-        nodes = {}
-        for task, phase in (("fetch", "Succeeded"), ("provision", "Succeeded"), ("weights", "Succeeded")):
-            nodes[node_id(run, f"{run}.{task}")] = {"name": f"{run}.{task}", "phase": phase, **began}
-        tune = f"{run}.tune"
-        nodes[node_id(run, tune)] = {
-            "name": tune, "phase": "Running", **began, "progress": f"{number}/1000000", "type": "Container",
-        }  # fmt: skip
-        status = {"phase": "Running", "startedAt": "2026-11-25T00:00:00Z", "nodes": nodes}
-        await self.api.merge(f"{ARGO}/namespaces/{self.namespace}/workflows/{run}", {"status": status})
-        self.waiting[name].append((number, time.monotonic()))
 
 
 async def round_of(process: Process, crowd: Crowd, first: int, changes: int, pace: float) -> Figures:

@@ -15,6 +15,7 @@ from controller.intent import asked, offered, planned
 from controller.kube_api import Object
 from pipelines.plan import Placement
 from presets.errors import KaiflowError
+from steps.contract import owner_reference
 
 T = TypeVar("T")
 
@@ -28,7 +29,8 @@ SMALLEST: Object = {
     "resource": {"labelSelector": {"matchLabels": {"kaiflow.dev/cleanup": "true"}}}, "inference": None,
     "tuning": {
         "preset": {"name": "smollm2-135m-instruct"}, "method": "lora",
-        "input": {"urls": ["https://example.com/none.jsonl"]}, "output": {"image": "example.com/none:0", "imagePushSecret": "none"},
+        "input": {"urls": ["https://example.com/none.jsonl"]},
+        "output": {"image": "example.com/none:0", "imagePushSecret": "none"},
     },
 }  # fmt: skip
 
@@ -43,10 +45,7 @@ def compiled(body: Object, config_map: Object | None, placement: Placement) -> t
     from pipelines.workflow import compile_cron, compile_workflow
 
     plan = planned(body, config_map, (), placement)
-    owner = {
-        "apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", "name": body["metadata"]["name"],
-        "uid": body["metadata"]["uid"], "controller": True, "blockOwnerDeletion": False,
-    }  # fmt: skip
+    owner = owner_reference(body["metadata"]["name"], body["metadata"]["uid"])
     made = [compile_workflow(plan), compile_cron(plan)]
     for item in made:
         if item is not None:

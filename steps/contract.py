@@ -63,6 +63,14 @@ class WorkspaceRef(BaseModel):
     revision: str
 
 
+def owner_reference(name: str, uid: str) -> dict[str, Any]:
+    """Return what makes an object a Workspace's own: it goes when that goes."""
+    return {
+        "apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", "name": name, "uid": uid,
+        "controller": True, "blockOwnerDeletion": False,
+    }  # fmt: skip
+
+
 class Request(BaseModel):
     """All that a step is told."""
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from presets.serving_place import GPU_TOLERATIONS, ServingPlace
-from steps.contract import MANAGED_BY, RUN_LABEL, WORKSPACE_LABEL, WorkspaceRef
+from steps.contract import MANAGED_BY, RUN_LABEL, WORKSPACE_LABEL, WorkspaceRef, owner_reference
 from steps.node_claims import GPU
 from steps.serving_files import CONFIG_FILE, VARIABLE, Served
 
@@ -73,10 +73,7 @@ def objects(
 
 
 def _metadata(workspace: WorkspaceRef) -> Object:
-    owner = {
-        "apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", "name": workspace.name, "uid": workspace.uid,
-        "controller": True, "blockOwnerDeletion": False,
-    }  # fmt: skip
+    owner = owner_reference(workspace.name, workspace.uid)
     return {
         "name": workspace.name,
         "namespace": workspace.namespace,
