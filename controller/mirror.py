@@ -16,6 +16,7 @@ from controller.runs import number, with_run
 
 State = Literal["Pending", "Running", "Succeeded", "Ready", "Failed"]
 _FAILED = ("Failed", "Error")
+_LASTING = ("loss", "tokensPerSecond", "steps", "stepCut")  # of a training's figures, when it has ended
 LONGEST_MESSAGE = 32768  # of a metav1.Condition
 
 
@@ -47,7 +48,7 @@ def mirror(
         "steps": [step.to_json() for step in steps],
         "provision": _provision(by_name),
         "workerNodes": [nodes] if (nodes := output(by_name, "provision", "nodes")) else [],
-        "training": _training(by_name, training),
+        "training": _training(by_name, training, _told_before(before, workflow)),
         "output": _pick(image=output(by_name, "push", "image"), digest=output(by_name, "push", "digest")),
         "endpoint": output(by_name, "deploy", "endpoint"),
         "cost": cost(by_name),
@@ -94,9 +95,21 @@ def _provision(steps: Mapping[str, StepStatus]) -> dict[str, Any]:
     return {"instanceType": machine, **({"refused": refused} if refused else {})} if machine else {}
 
 
-def _training(steps: Mapping[str, StepStatus], event: Mapping[str, Any] | None) -> dict[str, Any]:
-    running = "tune" in steps and steps["tune"].phase == "Running"
+def _told_before(before: Mapping[str, Any], workflow: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what has been told of this run's training: its log may be gone, or was read by a controller before us."""
+    told: Mapping[str, Any] = before.get("training") or {}
+    return told if before.get("workflow") == workflow["metadata"]["name"] else {}
+
+
+def _training(
+    steps: Mapping[str, StepStatus], event: Mapping[str, Any] | None, told: Mapping[str, Any]
+) -> dict[str, Any]:
+    phase = steps["tune"].phase if "tune" in steps else ""
+    running = phase == "Running"
     live = dict(event or {})
+    lasting = (
+        {key: told[key] for key in _LASTING if key in told} if phase in ("Succeeded", *_FAILED) and not live else {}
+    )
     body = {
         "loss": live.get("loss"),
         "tokensPerSecond": live.get("tokens_per_second"),
@@ -106,7 +119,7 @@ def _training(steps: Mapping[str, StepStatus], event: Mapping[str, Any] | None) 
         "steps": output(steps, "tune", "steps") or _trained(live),
         "stepCut": live.get("step_cut"),  # fewer packs at a time, layers computed again: what memory has asked for
     }
-    return {key: value for key, value in body.items() if value is not None}
+    return lasting | {key: value for key, value in body.items() if value is not None}
 
 
 def _trained(event: Mapping[str, Any]) -> str | None:

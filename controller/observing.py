@@ -38,6 +38,7 @@ class Memory:
 
     wish: Wish | None = None
     training: Mapping[str, Any] | None = None
+    training_run: str = ""  # its Workflow
     training_of: str = ""  # the pod
     training_at: float = 0.0
     less_stored: tuple[Any, Any] | None = None  # the status as it was wanted, and as a CRD of fewer fields has kept it
@@ -144,8 +145,11 @@ class Observer:
         return missing
 
     async def _training(self, key: Key, runs: list[Object]) -> Mapping[str, Any] | None:
-        """Return the newest training event: read from the log of the pod that trains, every few seconds."""
+        """Return the newest run's newest training event: from the log of the pod that trains, every few seconds."""
         memory = self.memory[key]
+        run = str(runs[-1]["metadata"]["name"]) if runs else ""
+        if run != memory.training_run:  # what another has logged is nothing of this one's
+            memory.training_run, memory.training_of, memory.training = run, "", None
         pod = pod_of(runs[-1], "tune") if runs else ""
         if pod and (pod != memory.training_of or time.monotonic() - memory.training_at >= TRAINING_SECONDS):
             path = f"/api/v1/namespaces/{key[0]}/pods/{pod}/log"

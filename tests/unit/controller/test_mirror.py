@@ -76,6 +76,17 @@ def test_a_run_in_progress():
     assert [s["phase"] for s in found["steps"]] == ["Succeeded"] * 3 + ["Running"] + ["Pending"] * 3
 
 
+def test_the_figures_of_a_training_stay_when_its_log_can_be_read_no_more():
+    body = workflow(fetch="Succeeded", tune="Running")
+    live = status(body, training={"loss": 3.1, "tokens_per_second": 180.0, "eta_seconds": 9})
+    for phase in ("Succeeded", "Failed"):
+        ended = workflow("Failed", fetch="Succeeded", tune=phase)
+        assert status(ended, previous=live)["training"] == {"loss": 3.1, "tokensPerSecond": 180.0}
+    assert "training" not in status(body, previous=live)  # it trains anew: what it has logged will be read
+    of_another = {**live, "workflow": "another"}
+    assert "training" not in status(workflow("Failed", tune="Failed"), previous=of_another)
+
+
 def test_a_finished_run_carries_its_results():
     body = all_done(
         tune={"phase": "Succeeded", **outputs(base_loss="6.5", tuned_loss="3.2")},
