@@ -107,9 +107,8 @@ def _training(
     phase = steps["tune"].phase if "tune" in steps else ""
     running = phase == "Running"
     live = dict(event or {})
-    lasting = (
-        {key: told[key] for key in _LASTING if key in told} if phase in ("Succeeded", *_FAILED) and not live else {}
-    )
+    unread = phase in ("Succeeded", *_FAILED) and not live
+    lasting = {key: told[key] for key in _LASTING if unread and key in told}
     body = {
         "loss": live.get("loss"),
         "tokensPerSecond": live.get("tokens_per_second"),
