@@ -19,7 +19,6 @@ class Crowd:
         self.api, self.namespace = api, namespace
         self.names = [f"w{number}" for number in range(count)]
         self.runs: dict[str, str] = {}
-        self.seen: dict[str, int] = defaultdict(int)
         self.waiting: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self.lags: list[float] = []
         self.writes = 0

@@ -15,13 +15,12 @@ from controller.performing import ARGO, WORKSPACES, Performer, Subject
 from controller.reconcile import Action, Again, Observed, Tell, WriteStatus, reconcile
 from controller.reflector import Key, Reflector, key_of
 from controller.work_queue import WorkQueue
-from pipelines.nodes import timestamp
 from pipelines.plan import Placement
 from presets.annotations import PREFIX
 from presets.crd import OURS
 from presets.errors import KaiflowError
 from steps import logs
-from steps.contract import MANAGED_BY
+from steps.contract import MANAGED_BY, timestamp
 
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/workspaces.kaito.sh"
 MANAGED = f"{PREFIX}managed"

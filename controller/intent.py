@@ -41,7 +41,6 @@ class Intent:
     revision: str  # ten hex digits over all that is asked for
     run: str  # name of its Workflow
     asked: str  # generation and ConfigMap that it was made of: tells a run of today's wish from one of long ago
-    offered: str  # what the cluster offered then: an upgrade of kaiflow or of its values renews the schedule
     scheduled: bool
     serves: bool  # what was served before goes where this is False
     plan_status: Mapping[str, Any]
@@ -59,8 +58,8 @@ def intent(
         return Refusal(error.reason, f"{error.message} {error.fix}".strip())
     recipe = plan.recipe
     return Intent(
-        recipe.revision, plan.name, asked(body, config_map), offered(placement), recipe.schedule is not None,
-        recipe.deploy.enabled, plan_status(plan),
+        recipe.revision, plan.name, asked(body, config_map), recipe.schedule is not None, recipe.deploy.enabled,
+        plan_status(plan),
     )  # fmt: skip
 
 

@@ -55,13 +55,12 @@ class Lease:
         task = asyncio.ensure_future(work())
         try:
             while True:
-                left = renewed_at + self._pace.renew_seconds - time.monotonic()
-                await asyncio.wait([task], timeout=min(self._pace.retry_seconds, max(left, 0.0)))
+                until = renewed_at + self._pace.renew_seconds
+                await asyncio.wait([task], timeout=min(self._pace.retry_seconds, max(until - time.monotonic(), 0.0)))
                 if task.done():
                     task.result()
                     return
                 asked_at = time.monotonic()  # the server counts from no later than that
-                until = renewed_at + self._pace.renew_seconds
                 if await self._taken(until - asked_at):
                     renewed_at = asked_at
                 elif time.monotonic() >= until:

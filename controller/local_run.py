@@ -19,8 +19,8 @@ from controller.planning import plan_status
 from controller.state import StateFolder
 from controller.training_log import training_events
 from pipelines.local import LocalEngine
-from pipelines.nodes import timestamp
 from pipelines.plan import Plan, plan
+from steps.contract import timestamp
 from steps.store import LAYOUT_PREFIX
 
 WRITE_SECONDS = 1.0

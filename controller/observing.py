@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from controller.intent import Intent, Refusal, config_map_name, intent, secret_names
+from controller.intent import Intent, Refusal, config_map_name, intent, offered, secret_names
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
 from controller.observed_workflow import pod_of
 from controller.reconcile import FINALIZER, Observed
@@ -52,6 +52,7 @@ class Observer:
     ) -> None:
         self._api = api
         self._placement = placement
+        self._offered = offered(placement)
         self._workspaces, self._workflows, self._crons = workspaces, workflows, crons
         self._of_workspace: dict[Key, set[str]] = defaultdict(set)  # names of Workflows
         self.memory: dict[Key, Memory] = defaultdict(Memory)
@@ -92,6 +93,7 @@ class Observer:
             workflows=own,
             strangers=[run for run in runs if run not in own],
             cron=cron if cron is not None and owner_of(cron) == key else None,
+            offered=self._offered,
             cleanup=cleanup,
             argo=self._workflows.known,
             makes_nodes=self._placement.nodes.provisioner != "byo",

@@ -9,8 +9,8 @@ from controller.compiling import Compiler
 from controller.events import event_body
 from controller.intent import HASH, REVISION
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
-from pipelines.nodes import timestamp
 from steps import logs
+from steps.contract import timestamp
 
 WORKSPACES = "/apis/kaito.sh/v1beta1"
 ARGO = "/apis/argoproj.io/v1alpha1"

@@ -35,6 +35,7 @@ class Observed:
     workflows: Sequence[Object]  # of this Workspace, oldest first
     strangers: Sequence[Object]  # of an earlier Workspace of this name
     cron: Object | None
+    offered: str  # by the cluster and this kaiflow: an upgrade of it or of its values renews the schedule
     cleanup: Object | None  # the Workflow that gives nodes back when the Workspace goes
     argo: bool  # whether the cluster knows Workflows
     makes_nodes: bool  # whether runs make nodes, or are given them
@@ -211,7 +212,7 @@ def _schedule(seen: Observed, intent: Intent) -> Iterator[Action]:
         return
     if intent.scheduled:
         labels = seen.cron["metadata"].get("labels") or {} if seen.cron else {}
-        if (labels.get(REVISION_LABEL), labels.get(OFFER_LABEL)) != (intent.revision, intent.offered):
+        if (labels.get(REVISION_LABEL), labels.get(OFFER_LABEL)) != (intent.revision, seen.offered):
             yield ApplyCron()
             yield Tell(Told("ScheduleSet", f"The schedule runs revision {intent.revision}."))
     elif seen.cron is not None:

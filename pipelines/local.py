@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.expressions import ExpressionError, depends_met, evaluate, tasks_in, when_holds
-from pipelines.nodes import Node, StatusBook, node_id, timestamp
+from pipelines.nodes import Node, StatusBook, node_id
 from pipelines.process import Outcome, read_outputs, run_container
 from pipelines.substitution import UnresolvedError, fill, parameters, seconds
 from pipelines.support import check_supported, depends_of, find_template, grace_seconds
 from presets.os_errors import explain_os_error
+from steps.contract import timestamp
 
 FAILED = ("Failed", "Error")
 DEFAULT_PARALLELISM = 8

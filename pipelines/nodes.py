@@ -4,10 +4,11 @@ The local engine writes them and the mirror reads them, from both engines alike.
 """
 
 import copy
-import datetime as dt
 import threading
 from collections.abc import Callable
 from typing import Any
+
+from steps.contract import timestamp
 
 Node = dict[str, Any]
 DONE = ("Succeeded", "Failed", "Error", "Skipped", "Omitted")
@@ -21,11 +22,6 @@ def node_id(workflow: str, name: str) -> str:
     for byte in name.encode():
         value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
     return f"{workflow}-{value}"
-
-
-def timestamp() -> str:
-    """Return the time as Kubernetes writes it."""
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class StatusBook:

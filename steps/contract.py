@@ -4,6 +4,7 @@ A step reads a JSON request and writes ``result.json`` beside one small file per
 which is what Argo (and the local engine) read output parameters from. No heavy imports: the DAG reads this.
 """
 
+import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -117,6 +118,11 @@ def content_key(verb: Verb, **parts: Any) -> str:  # noqa: ANN401  (dataclasses,
     plain = {name: asdict(part) if is_dataclass(part) else part for name, part in parts.items()}  # type: ignore[arg-type]
     text = json.dumps([verb, STEP_VERSIONS[verb], plain], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def timestamp() -> str:
+    """Return the time as Kubernetes writes it: such texts sort by time."""
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def write_result(result: Result, verb: Verb, work: Path) -> None:

@@ -5,7 +5,6 @@ with after a restart by the token that lies in the step's folder, or, where that
 pool that has failed is deleted before the next is tried.
 """
 
-import datetime as dt
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from presets.node_request import AksCluster, NodeAttempt, NodeRequest
 from steps import logs
 from steps.agent_pools import CREATED_AT_TAG, agent_pool, pool_refusal, refusal_of
 from steps.cluster import Cluster
-from steps.contract import RUN_LABEL
+from steps.contract import RUN_LABEL, timestamp
 from steps.node_claims import Standing, node_standing
 from steps.node_provisioner import POLL_SECONDS, Clock, OwnNode, RefusedError, Tell, waited
 from steps.node_refusals import Refusal
@@ -122,7 +121,7 @@ class Aks:
         from azure.core.exceptions import HttpResponseError, ResourceExistsError
 
         token = self._read_token(name)
-        wanted = agent_pool(self._request, attempt, labels, self._aks, now_text())
+        wanted = agent_pool(self._request, attempt, labels, self._aks, timestamp())
         try:
             if token:
                 logs.event("resumed", pool=name)
@@ -187,11 +186,6 @@ class Aks:
         path = self._token_path(name)
         if path is not None:
             path.unlink(missing_ok=True)
-
-
-def now_text() -> str:
-    """Return the time as Kubernetes writes it, so that ages of pools and of claims are compared alike."""
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _not_in_time(name: str, seconds: int) -> Refusal:

@@ -11,9 +11,9 @@ from controller.intent import Intent
 from controller.kube_api import Api
 from controller.observed_workflow import pruned
 from controller.performing import WORKSPACES, difference
-from pipelines.nodes import timestamp
+from steps.contract import timestamp
 
-NOTHING = Intent("", "", "", "", scheduled=False, serves=True, plan_status={})
+NOTHING = Intent("", "", "", scheduled=False, serves=True, plan_status={})
 
 
 @kopf.on.startup()

@@ -424,29 +424,31 @@ def test_a_workspace_that_comes_again_is_another(place, controller):
     assert run["metadata"]["ownerReferences"][0]["uid"] == place.get()["metadata"]["uid"] != first
 
 
-def test_a_namespace_that_is_deleted_goes_though_no_cleanup_can_run_there(place, tmp_path):
+@pytest.fixture
+def with_nodes(place, tmp_path):
+    """A Workspace that is Ready, whose runs make nodes."""
     with Controller(place.namespace, tmp_path / "controller.log", "--provisioner", "karpenter"):
         body = workspace()
         body["resource"]["instanceType"] = "Standard_NC24ads_A100_v4"
         place.apply(body)
         place.wait_state("Ready")
-        place.cluster.delete(f"/api/v1/namespaces/{place.namespace}")
-        until(lambda: place.get() is None, 60)
+        yield place
+
+
+def test_a_namespace_that_is_deleted_goes_though_no_cleanup_can_run_there(with_nodes, tmp_path):
+    with_nodes.cluster.delete(f"/api/v1/namespaces/{with_nodes.namespace}")
+    until(lambda: with_nodes.get() is None, 60)
     assert "nodes_may_remain" in (tmp_path / "controller.log").read_text()
 
 
-def test_nodes_that_runs_have_made_are_given_back_before_it_goes(place, tmp_path):
-    with Controller(place.namespace, tmp_path / "controller.log", "--provisioner", "karpenter"):
-        body = workspace()
-        body["resource"]["instanceType"] = "Standard_NC24ads_A100_v4"
-        place.apply(body)
-        place.wait_state("Ready")
-        uid = place.get()["metadata"]["uid"]
-        place.argo.seconds = 2.0
-        place.delete()
-        name = f"ws-{uid[:8]}-cleanup"
-        path = f"{ARGO}/namespaces/{place.namespace}/workflows/{name}"
-        until(lambda: ((place.cluster.get(path) or {}).get("status") or {}).get("phase") == "Running")
-        assert place.get() is not None
-        until(lambda: place.get() is None, 40)
-        assert place.cluster.get(path)["status"]["phase"] == "Succeeded"
+def test_nodes_that_runs_have_made_are_given_back_before_it_goes(with_nodes):
+    place = with_nodes
+    uid = place.get()["metadata"]["uid"]
+    place.argo.seconds = 2.0
+    place.delete()
+    name = f"ws-{uid[:8]}-cleanup"
+    path = f"{ARGO}/namespaces/{place.namespace}/workflows/{name}"
+    until(lambda: ((place.cluster.get(path) or {}).get("status") or {}).get("phase") == "Running")
+    assert place.get() is not None
+    until(lambda: place.get() is None, 40)
+    assert place.cluster.get(path)["status"]["phase"] == "Succeeded"

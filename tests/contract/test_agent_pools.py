@@ -380,7 +380,7 @@ def test_release_keeps_a_node_that_serves(arm, maker, nodes):
 def days(monkeypatch):
     """Every pool is made a day after the one before."""
     count = itertools.count(1)
-    monkeypatch.setattr(provision_aks, "now_text", lambda: f"2026-11-{next(count):02d}T00:00:00Z")
+    monkeypatch.setattr(provision_aks, "timestamp", lambda: f"2026-11-{next(count):02d}T00:00:00Z")
 
 
 def pools_of_runs(arm, maker, *runs):
@@ -414,7 +414,7 @@ def test_release_gives_back_what_the_server_before_was_on_once_it_serves_on_a_cp
 
 
 def test_a_node_that_was_made_after_the_server_had_moved_is_of_a_run_that_has_followed(arm, maker, nodes, monkeypatch):
-    monkeypatch.setattr(provision_aks, "now_text", lambda: "2026-11-21T00:00:00Z")
+    monkeypatch.setattr(provision_aks, "timestamp", lambda: "2026-11-21T00:00:00Z")
     pools_of_runs(arm, maker, "tune-r2")
     nodes.deployments = [serving_on(None)]
     assert release(request(), maker(), nodes, Clock(sleep=lambda _: None)) == "nothing was held"

@@ -7,9 +7,7 @@ from controller.runs import CRON_LABEL
 from pipelines.nodes import node_id
 
 NOW = "2026-11-25T10:00:00Z"
-INTENT = Intent(
-    "aaaa", "ws-aaaa", "1.0", "offer", scheduled=True, serves=True, plan_status={"machine": {"name": "A100"}}
-)
+INTENT = Intent("aaaa", "ws-aaaa", "1.0", scheduled=True, serves=True, plan_status={"machine": {"name": "A100"}})
 TASKS = ("fetch", "provision", "weights", "tune", "push", "deploy")
 
 

@@ -10,7 +10,7 @@ from controller.reconcile import Observed, reconcile
 
 NOW = "2026-11-25T10:00:00Z"
 LATER = "2026-11-25T10:31:00Z"
-INTENT = Intent("aaaa", "ws-aaaa", "3.0", "offer-1", scheduled=False, serves=True, plan_status={})
+INTENT = Intent("aaaa", "ws-aaaa", "3.0", scheduled=False, serves=True, plan_status={})
 SCHEDULED = replace(INTENT, scheduled=True)
 
 
@@ -50,7 +50,7 @@ def cleanup(phase):
 def seen(body=None, **changes):
     defaults = {
         "workspace": body or workspace(), "intent": INTENT, "workflows": (), "strangers": (), "cron": None,
-        "cleanup": None, "argo": True, "makes_nodes": True, "training": None,
+        "offered": "offer-1", "cleanup": None, "argo": True, "makes_nodes": True, "training": None,
     }  # fmt: skip
     return Observed(**{**defaults, **changes})
 
