@@ -102,14 +102,17 @@ class Argo:
 
     def _loop(self) -> None:
         while not self._done.is_set():
-            with suppress(KaiflowError):
-                for workflow in self.workflows():
-                    self._take(workflow)
+            workflows: list[dict[str, Any]] = []
+            with suppress(KaiflowError):  # an API server that is away comes back
+                workflows = self.workflows()
+            for workflow in workflows:
+                self._take(workflow)
             time.sleep(0.05)
 
     def _take(self, workflow: dict[str, Any]) -> None:
         uid = workflow["metadata"]["uid"]
-        if workflow["spec"].get("shutdown") and uid in self._engines:
+        stopped = bool(workflow["spec"].pop("shutdown", None))
+        if stopped and uid in self._engines:
             self._engines[uid].stop()
         if (workflow.get("status") or {}).get("phase") or uid in self._engines:
             return
@@ -140,6 +143,8 @@ class Argo:
 
         engine = LocalEngine(workflow, folder / "pods", folder / "logs", write)
         self._engines[uid] = engine
+        if stopped:  # before it began: its exit handler runs all the same
+            engine.stop()
         thread = threading.Thread(target=engine.run, daemon=True)
         self._threads.append(thread)
         thread.start()

@@ -304,7 +304,7 @@ def test_what_happened_while_the_server_was_away_is_seen_afterwards(place, proxi
 
 
 def test_wherever_it_is_killed_it_goes_on_and_makes_no_workflow_twice(place, tmp_path):
-    """Fifty kills while Workspaces come, change and go."""
+    """Fifty kills while Workspaces come, change and go: half of them wherever it is, half while it leads."""
     rng = random.Random(7)
     controller = Controller(place.namespace, tmp_path / "controller.log", "--lease-seconds", "1.5")
     kills = 0
@@ -312,9 +312,15 @@ def test_wherever_it_is_killed_it_goes_on_and_makes_no_workflow_twice(place, tmp
 
     def reap():
         nonlocal kills
+        chance = random.Random(8)
         while not done.is_set() and kills < 50:
+            led = len(controller.events("leading")) if kills else 0
             controller.start()
-            time.sleep(rng.uniform(0.5, 2.6))
+            if kills % 2:
+                until(lambda led=led: len(controller.events("leading")) > led, 60)
+                time.sleep(chance.uniform(0.0, 1.5))
+            else:
+                time.sleep(chance.uniform(0.3, 2.2))
             controller.kill()
             kills += 1
         controller.start()
@@ -322,6 +328,7 @@ def test_wherever_it_is_killed_it_goes_on_and_makes_no_workflow_twice(place, tmp
     reaper = threading.Thread(target=reap)
     reaper.start()
     names = [f"w{number}" for number in range(6)]
+    deleted = []
     changed = 0
     try:
         for name in names:
@@ -335,10 +342,12 @@ def test_wherever_it_is_killed_it_goes_on_and_makes_no_workflow_twice(place, tmp
             time.sleep(rng.uniform(1.0, 3.0))
             if changed % 5 == 0:
                 place.delete(names[0])
-                until(lambda: place.get(names[0]) is None, 60)
+                deleted.append(names[0])
                 names[0] = f"w{changed + 100}"
                 place.apply(workspace(names[0]))
         reaper.join()
+        for name in deleted:
+            until(lambda name=name: place.get(name) is None, 60)
         for name in names:
             place.wait_state("Ready", name, 60)
             body = place.get(name)
@@ -346,6 +355,7 @@ def test_wherever_it_is_killed_it_goes_on_and_makes_no_workflow_twice(place, tmp
         until(lambda: all(run["status"].get("phase") for run in place.argo.workflows()))
         asked = Counter(place.argo.asked.values())
         assert kills == 50
+        assert len(controller.events("leading")) > 25
         assert changed >= 10
         assert set(asked.values()) == {1}, [a for a, count in asked.items() if count > 1]
     finally:
