@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 QUESTION ?= who wrote the novel moby dick
+# Two files of tests at once; what a file has set up, as a whole run, its tests share.
+BESIDE := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-cluster lint types contracts ci bench golden clean
@@ -24,10 +26,10 @@ demo: install ## Run the quickstart from dataset to chat, on this machine
 	$(BIN)/python examples/ask.py quickstart "$(QUESTION)"
 
 test: install lint types contracts ## Lint, types, import contracts, all tests that are not slow
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -m "not slow and not cluster"
+	OMP_WAIT_POLICY=passive $(BIN)/pytest $(BESIDE) -m "not slow and not cluster"
 
 test-slow: install ## Long kill and load tests
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -m "slow and not cluster" --timeout 900
+	OMP_WAIT_POLICY=passive $(BIN)/pytest $(BESIDE) -m "slow and not cluster" --timeout 900
 
 test-cluster: install ## Tests on the API server of KUBECONFIG
 	$(BIN)/pytest -m cluster --timeout 900

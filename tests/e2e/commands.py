@@ -99,3 +99,7 @@ class Here:
 
     def state(self, name):
         return self.folder / ".kaiflow" / "default" / name
+
+    def events(self, name, step):
+        """Return what a step has told in the newest run."""
+        return [json.loads(line) for line in (self.state(name) / f"logs/{step}.log").read_text().splitlines()]

@@ -4,14 +4,12 @@ import http.server
 import json
 import resource
 import signal
-import socket
 import subprocess
 import time
 from contextlib import ExitStack
 
 import pytest
 
-from steps import local_server
 from steps.oci_layout import LayoutStore
 from tests.e2e.commands import KAIFLOW, workspace
 from tests.servers import serving
@@ -134,19 +132,6 @@ def test_a_download_that_is_cut_is_not_taken_for_finished(here, web):
 def test_local_sources_that_are_not_there(here, url, code, said):
     assert run_with(here, [url])[0] == code
     assert said in here.kaiflow("status", "bad").stdout
-
-
-def test_a_port_that_is_taken(tuned, tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        done = tuned.kaiflow("run", tuned.file, "--port", port)
-    assert done.returncode == 1
-    assert f"Port {port} is in use" in done.stderr
-    assert "leave --port out" in done.stderr
-    assert local_server.find(tuned.state("small") / "work" / "deploy") is not None  # the old one goes on
-    assert tuned.kaiflow("run", tuned.file).returncode == 0
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Killed without warning in the middle of each step, again and again: the next run goes on, and ends the same."""
 
-import json
 import os
 import signal
 import time
@@ -52,12 +51,7 @@ def test_a_kill_in_every_step_loses_nothing_that_was_finished(here, tuned):
     assert mine is not None
     assert mine.annotations["kaiflow.run.dataset"] == undisturbed.annotations["kaiflow.run.dataset"]
     assert mine.annotations["kaiflow.run.tuned-loss"] == undisturbed.annotations["kaiflow.run.tuned-loss"]
-    events = [json.loads(line)["event"] for line in (here.state("killed") / "logs/tune.log").read_text().splitlines()]
-    assert "reused" in events
-
-
-def events_of(here, step):
-    return [json.loads(line) for line in (here.state("stopped") / f"logs/{step}.log").read_text().splitlines()]
+    assert "reused" in [event["event"] for event in here.events("killed", "tune")]
 
 
 def test_ctrl_c_in_the_training_saves_a_checkpoint_from_which_the_next_run_goes_on(here, tuned):
@@ -67,14 +61,14 @@ def test_ctrl_c_in_the_training_saves_a_checkpoint_from_which_the_next_run_goes_
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 130
-    stopped = next(e for e in events_of(here, "tune") if e["event"] == "terminated")
+    stopped = next(e for e in here.events("stopped", "tune") if e["event"] == "terminated")
     assert 0 < stopped["trained_steps"] < 6
-    saved = [e["trained_steps"] for e in events_of(here, "tune") if e["event"] == "checkpoint"]
+    saved = [e["trained_steps"] for e in here.events("stopped", "tune") if e["event"] == "checkpoint"]
     assert stopped["trained_steps"] in saved
 
     assert here.kaiflow("run", path).returncode == 0
 
-    trained = [e["trained_steps"] for e in events_of(here, "tune") if e["event"] == "training"]
+    trained = [e["trained_steps"] for e in here.events("stopped", "tune") if e["event"] == "training"]
     assert trained[0] > stopped["trained_steps"]  # the log is that of the newest run
     images = [LayoutStore(h.state(n) / "store").find("0.0.1") for h, n in ((here, "stopped"), (tuned, "small"))]
     assert images[0] is not None
@@ -88,7 +82,7 @@ def test_a_budget_ends_the_training_in_time_and_a_larger_one_goes_on_to_the_same
     first = here.get("stopped")["status"]
     assert first["state"] == "Ready"
     assert first["training"]["steps"] == "1/6"
-    reached = next(e for e in events_of(here, "tune") if e["event"] == "budget_reached")
+    reached = next(e for e in here.events("stopped", "tune") if e["event"] == "budget_reached")
     assert reached["limit"] == "max-hours"
 
     assert here.kaiflow("run", path, "--max-hours", "0.001").returncode == 0
@@ -98,24 +92,5 @@ def test_a_budget_ends_the_training_in_time_and_a_larger_one_goes_on_to_the_same
     assert here.kaiflow("run", path).returncode == 0
     training = here.get("stopped")["status"]["training"]
     assert training["steps"] == "6/6"
-    assert next(e["trained_steps"] for e in events_of(here, "tune") if e["event"] == "training") > 1
+    assert next(e["trained_steps"] for e in here.events("stopped", "tune") if e["event"] == "training") > 1
     assert training["evalLoss"] == tuned.get("small")["status"]["training"]["evalLoss"]
-
-
-def test_two_processes_train_together_and_ctrl_c_reaches_both(here):
-    here.environment["KAIFLOW_PROCESSES"] = "2"
-    path = here.write(workspace("stopped", [NQ], evaluation={"split": 0.01, "gate": "warn"}))
-    process = here.start("run", path)
-    here.wait_for("stopped", "tune", '"packed"')
-    process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 130
-    assert not here.steps()
-    stopped = next(e for e in events_of(here, "tune") if e["event"] == "terminated")
-
-    assert here.kaiflow("run", path).returncode == 0
-    events = events_of(here, "tune")
-    assert next(e for e in events if e["event"] == "packed")["processes"] == 2
-    assert next(e for e in events if e["event"] == "training")["trained_steps"] > stopped["trained_steps"]
-    status = here.get("stopped")["status"]
-    assert status["state"] == "Ready"
-    assert status["training"]["evalLoss"] < status["training"]["baseEvalLoss"]

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import socket
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from steps import local_server
 from steps.oci_layout import LayoutStore
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
@@ -193,6 +195,19 @@ def test_a_second_run_reuses_every_step_and_is_ready_in_seconds(tuned, endpoint)
     assert reused == {"fetch", "weights", "tune", "push", "deploy"}
     assert status["endpoint"] == endpoint
     assert status["training"]["evalLoss"] < status["training"]["baseEvalLoss"]
+
+
+def test_a_port_that_is_taken(tuned, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = tuned.kaiflow("run", tuned.file, "--port", port)
+    assert done.returncode == 1
+    assert f"Port {port} is in use" in done.stderr
+    assert "leave --port out" in done.stderr
+    assert local_server.find(tuned.state("small") / "work" / "deploy") is not None  # the old one goes on
+    assert tuned.kaiflow("run", tuned.file).returncode == 0
 
 
 def test_a_server_that_is_told_to_end_finishes_its_answers_first(tuned, endpoint):
