@@ -20,6 +20,7 @@ class Crowd:
         self.names = [f"w{number}" for number in range(count)]
         self.runs: dict[str, str] = {}
         self.waiting: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self.shown: dict[str, int] = {}
         self.lags: list[float] = []
         self.writes = 0
         path = f"{WORKSPACES}/namespaces/{namespace}/workspaces"
@@ -32,6 +33,7 @@ class Crowd:
         name, now = after["metadata"]["name"], time.monotonic()
         tune = next((s for s in after["status"].get("steps", ()) if s["name"] == "tune"), {})
         done = int((tune.get("progress") or "0/0").partition("/")[0])
+        self.shown[name] = done
         due = [(number, at) for number, at in self.waiting[name] if number <= done]
         self.lags += [now - at for _, at in due]
         self.waiting[name] = [(number, at) for number, at in self.waiting[name] if number > done]
@@ -78,4 +80,7 @@ class Crowd:
         }  # fmt: skip
         status = {"phase": "Running", "startedAt": "2026-11-25T00:00:00Z", "nodes": nodes}
         await self.api.merge(f"{ARGO}/namespaces/{self.namespace}/workflows/{run}", {"status": status})
-        self.waiting[name].append((number, time.monotonic()))
+        if self.shown.get(name, 0) >= number:  # before the answer to our own writing has come
+            self.lags.append(0.0)
+        else:
+            self.waiting[name].append((number, time.monotonic()))

@@ -38,6 +38,8 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
 
 def diagnose(step: str, node_message: str) -> Diagnosis | None:
     """Return what a node's message means, None where it says nothing that is known."""
+    if not node_message:
+        return None
     for pattern, reason, message, fix in _KNOWN:
         if re.search(pattern, node_message):
             said = node_message.strip().rstrip(".")

@@ -86,13 +86,15 @@ def _pick(**values: str) -> dict[str, str]:
 def _provision(steps: Mapping[str, StepStatus]) -> dict[str, Any]:
     """Return on which machine the run is, and which attempts gave none before."""
     machine, told = output(steps, "provision", "instance-type"), output(steps, "provision", "attempts")
+    if not machine:
+        return {}
     try:
         refused = [
             {"attempt": a["attempt"], "reason": a["reason"], "message": a["message"]} for a in json.loads(told or "[]")
         ]
     except (ValueError, LookupError, TypeError):
         refused = []
-    return {"instanceType": machine, **({"refused": refused} if refused else {})} if machine else {}
+    return {"instanceType": machine, **({"refused": refused} if refused else {})}
 
 
 def _told_before(before: Mapping[str, Any], workflow: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ class Wish:
 
     made_of: tuple[Any, ...]
     asked_at: float
+    config_name: str | None
     config_map: Object | None
     intent: Intent | Refusal
 
@@ -113,18 +114,18 @@ class Observer:
         fresh = leaving or not asks_for_others(workspace) or (known and now - known.asked_at < FRESH_SECONDS)
         if known is not None and fresh:
             return known
-        config_map = await self._config_map(key[0], workspace)
+        config_name = known.config_name if known is not None else config_map_name(workspace)
+        config_map = await self._config_map(key[0], config_name)
         same = known is not None and _version(config_map) == _version(known.config_map)
         if known is not None and same and isinstance(known.intent, Intent):
             known.asked_at = now
             return known
         missing = await self._missing_secrets(key[0], workspace)
-        found = Wish(made_of, now, config_map, intent(workspace, config_map, missing, self._placement))
+        found = Wish(made_of, now, config_name, config_map, intent(workspace, config_map, missing, self._placement))
         self.memory[key].wish = found
         return found
 
-    async def _config_map(self, namespace: str, workspace: Object) -> Object | None:
-        name = config_map_name(workspace)
+    async def _config_map(self, namespace: str, name: str | None) -> Object | None:
         try:
             return await self._api.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}") if name else None
         except ApiError as error:

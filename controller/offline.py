@@ -18,6 +18,7 @@ from controller.options import (
     MaxHours,
     Output,
     Provisioner,
+    StateDir,
     budget_annotations,
     checked_cache,
     node_placement,
@@ -36,15 +37,21 @@ def plan(
     gpus: Gpus = None,
     cloud: Cloud = "azure",
     output: Output = Format.TABLE,
+    state_dir: StateDir = None,
 ) -> None:
     """Print what would run, where, for how long and how much, and every value with its origin; nothing runs."""
     from controller.loading import load_one
     from controller.planning import write_plan
+    from controller.reuse import finished_here
+    from controller.state import StateFolder, state_root
     from pipelines.plan import Placement
+    from pipelines.plan import plan as make_plan
 
     loaded = load_one(file, config, annotations=budget_annotations(max_hours, max_cost), private_hosts_allowed=True)
     placement = Placement(machines=gpus, nodes=node_placement("karpenter", cloud, None))
-    write_plan(loaded.recipe, output, placement, tokens)
+    planned = make_plan(loaded.recipe, placement)
+    folder = StateFolder(state_root(state_dir), planned.recipe.namespace, planned.recipe.name)
+    write_plan(planned, output, tokens, finished_here(planned, folder))
 
 
 def validate(

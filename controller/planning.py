@@ -1,7 +1,7 @@
 """``kaiflow plan`` and ``kaiflow render``: the run before it runs, for people and for a cluster."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,28 +16,51 @@ from presets.gpus import Sku, skus
 from presets.manifest import without_nulls
 from presets.node_request import of_cloud, require_attempts
 from presets.recipe import Recipe
+from steps.contract import Verb
 
 
-def write_plan(recipe: Recipe, form: Format, placement: Placement, dataset_tokens: int | None = None) -> None:
-    """Print the plan: its steps, the machine and what it will take, then every value with its origin."""
-    plan = make_plan(recipe, placement)
+def write_plan(plan: Plan, form: Format, dataset_tokens: int | None, done: Collection[Verb]) -> None:
+    """Print the plan: its steps, the machine and what it will take, then every value with its origin.
+
+    ``done`` are the steps whose work is finished already.
+    """
+    recipe = plan.recipe
     if form in (Format.JSON, Format.YAML):
-        write_data(plan_json(plan, dataset_tokens), form)
+        write_data(
+            {**plan_json(plan, dataset_tokens), "finished": [s.name for s in plan.steps if s.verb in done]}, form
+        )
         return
     write(f"{recipe.name}   {recipe.method} of {recipe.model.preset}   workflow {plan.name}")
     write("")
     write_table(
-        ("STEP", "AFTER", "NEEDS"),
-        [(s.name, ", ".join(s.after), "GPU if there is one" if s.on_gpu else "CPU") for s in plan.steps],
+        ("STEP", "AFTER", "NEEDS", "FINISHED"),
+        [
+            (s.name, ", ".join(s.after), "GPU if there is one" if s.on_gpu else "CPU", "yes" if s.verb in done else "")
+            for s in plan.steps
+        ],
     )
+    if done:
+        write("Finished here, by an earlier run: found again, unless the data has changed where it comes from.")
     write("")
     for line in machine_lines(machine(recipe, machines(plan), dataset_tokens)):
         write(line)
+    write(f"Images on a cluster: {', '.join(_pinned(image) for image in _images(plan).values())}")
     if len(plan.node.attempts) > 1:
         write(f"If it is not to be had: {', then '.join(map(str, plan.node.attempts[1:]))}")
     write("")
     values = [(path, _shown(value), origin) for path, value, origin in recipe.values() if value not in (None, (), {})]
     write_table(("VALUE", "IS", "FROM"), values)
+
+
+def _images(plan: Plan) -> dict[str, str]:
+    """Return the images of the pods by what they do; the server's where one is deployed."""
+    images = plan.placement.images
+    found = {"step": images.step, "tune": images.tune, "serve": images.serve}
+    return {name: image for name, image in found.items() if name != "serve" or plan.recipe.deploy.enabled}
+
+
+def _pinned(image: str) -> str:
+    return image if "@" in image else f"{image} (by tag)"
 
 
 def plan_status(plan: Plan) -> dict[str, Any]:
@@ -67,7 +90,7 @@ def machines(plan: Plan) -> dict[str, Sku]:
 def plan_json(plan: Plan, dataset_tokens: int | None = None) -> dict[str, Any]:
     """Return the plan as data.
 
-    ``steps``, ``machine``, ``attempts``, ``memory_bytes`` by cause, ``step_cut``, ``estimate`` and ``values``.
+    ``steps``, ``machine``, ``attempts``, ``images``, ``memory_bytes`` by cause, ``step_cut``, ``estimate``, ``values``.
     """
     recipe = plan.recipe
     found = machine(recipe, machines(plan), dataset_tokens)
@@ -81,6 +104,7 @@ def plan_json(plan: Plan, dataset_tokens: int | None = None) -> dict[str, Any]:
         "last": plan.last.name,
         "machine": found.to_json(),
         "attempts": [asdict(attempt) for attempt in plan.node.attempts],
+        "images": _images(plan),
         "memory_bytes": need and {**asdict(need), "total": need.total},
         "step_cut": found.fit and asdict(found.fit.levers),
         "estimate": found.estimate and asdict(found.estimate),

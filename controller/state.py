@@ -120,6 +120,14 @@ class StateFolder:
             return None
         return body
 
+    def last_run(self) -> dict[str, Any] | None:
+        """Return the newest run's Workflow as it was written last, None when there is none."""
+        try:
+            body: dict[str, Any] = yaml.load(self.workflow_file.read_text(), Loader=yaml.CSafeLoader)
+        except OSError:
+            return None
+        return body
+
     def delete(self) -> None:
         """Remove everything of this Workspace."""
         shutil.rmtree(self.path)

@@ -4,6 +4,7 @@ The local engine writes them and the mirror reads them, from both engines alike.
 """
 
 import copy
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ Node = dict[str, Any]
 DONE = ("Succeeded", "Failed", "Error", "Skipped", "Omitted")
 
 
+@functools.lru_cache(maxsize=1 << 14)  # a controller asks for those of a thousand runs again and again
 def node_id(workflow: str, name: str) -> str:
     """Return Argo's id of a node: ``<workflow>-<32-bit FNV-1a of the node's name>``; the root's is the name itself."""
     if name == workflow:

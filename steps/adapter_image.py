@@ -18,12 +18,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from presets.recipe import DataRecipe, ModelRecipe
 from steps.store import MANIFEST_TYPE, TITLE, Manifest, Store, canonical
 
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 FOLDER = "data"
 EPOCH = "1970-01-01T00:00:00Z"
+OWNER = "kaiflow.workspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,23 @@ def publish_image(
         "annotations": dict(sorted({"org.opencontainers.image.created": created, **annotations}.items())),
     }
     return store.add_manifest(canonical(body), tags)
+
+
+def image_annotations(
+    workspace: str, owner: str, model: ModelRecipe, data: DataRecipe, adapter: Manifest
+) -> dict[str, str]:
+    """Return what the image says of itself: model, licence, rows, losses, its run, and whose it is."""
+    return {
+        "sh.kaito.model.name": model.preset,
+        "org.opencontainers.image.title": f"{workspace} LoRA adapter",
+        "org.opencontainers.image.licenses": model.license,
+        "kaiflow.model": model.hugging_face_id,
+        "kaiflow.model.revision": model.revision,
+        "kaiflow.data.held-out-fraction": str(data.held_out_fraction),
+        **adapter.annotations,
+        "kaiflow.run": adapter.digest,
+        OWNER: owner,
+    }
 
 
 def created_at() -> str:

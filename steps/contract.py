@@ -4,11 +4,10 @@ A step reads a JSON request and writes ``result.json`` beside one small file per
 which is what Argo (and the local engine) read output parameters from. No heavy imports: the DAG reads this.
 """
 
-import datetime as dt
-import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
@@ -113,16 +112,9 @@ class Context:
     figures: Callable[[Mapping[str, Any]], None] = lambda _: None  # takes what a training tells every few seconds
 
 
-def content_key(verb: Verb, **parts: Any) -> str:  # noqa: ANN401  (dataclasses, mappings, strings)
-    """Return the cache key of a step: 32 hex digits over its version and exactly what it depends on."""
-    plain = {name: asdict(part) if is_dataclass(part) else part for name, part in parts.items()}  # type: ignore[arg-type]
-    text = json.dumps([verb, STEP_VERSIONS[verb], plain], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
 def timestamp() -> str:
     """Return the time as Kubernetes writes it: such texts sort by time."""
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def write_result(result: Result, verb: Verb, work: Path) -> None:

@@ -10,7 +10,8 @@ from presets.errors import ConfigError, UnavailableError
 from presets.recipe import DeployRecipe
 from steps import local_server, logs
 from steps.cluster import Cluster
-from steps.contract import Context, Request, Result, content_key
+from steps.content_keys import content_key
+from steps.contract import Context, Request, Result
 from steps.deploy_cluster import deploy
 from steps.node_provisioner import Clock
 from steps.server_answer import answers

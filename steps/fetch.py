@@ -16,7 +16,8 @@ from steps import logs
 from steps.audit import Audit, Finding
 from steps.audit_page import page
 from steps.base_tokenizer import TokenizerMissing, load_tokenizer
-from steps.contract import Context, Request, Result, content_key
+from steps.content_keys import dataset_tag
+from steps.contract import Context, Request, Result
 from steps.dataset import prepare
 from steps.sources import Collected, collect
 from steps.split import HELD_OUT_FILE, TRAIN_FILE
@@ -25,9 +26,6 @@ from steps.token_meter import TokenMeter
 
 ARTIFACT_TYPE = "application/vnd.kaiflow.dataset.v1"
 AUDIT_FILE, PAGE_FILE = "audit.json", "audit.html"
-# What of the model and the training the audit depends on; another learning rate is no other audit.
-MODEL_PARTS = ("hugging_face_id", "revision", "chat_template", "package")
-TRAINING_PARTS = ("max_length_tokens", "assistant_only_loss")
 
 
 def run(request: Request, context: Context) -> Result:
@@ -39,7 +37,7 @@ def run(request: Request, context: Context) -> Result:
     data, rules = request.part("data", DataRecipe), request.part("audit", AuditRecipe)
     store = open_store(request.store)
     collected = collect(data, rules, context.work / "downloads", request.target, context.progress)
-    tag = f"kaiflow-dataset-{_key(collected, request)}"
+    tag = dataset_tag([(source.name, source.sha256) for source in collected.files], request.recipe)
     known = store.find(tag)
     if known is not None:
         logs.event("reused", dataset=known.digest)
@@ -83,19 +81,6 @@ def measured(
     elif missing is not None:
         raise missing
     return audit
-
-
-def _key(collected: Collected, request: Request) -> str:
-    parts = request.recipe
-    return content_key(
-        "fetch",
-        files=[(source.name, source.sha256) for source in collected.files],
-        columns=[parts["data"][k] for k in ("path", "context_column", "response_column", "messages_column")],
-        split=[parts["data"][k] for k in ("seed", "held_out_fraction")],
-        audit=parts["audit"],
-        model=[parts["model"][k] for k in MODEL_PARTS],
-        training=[parts["training"][k] for k in TRAINING_PARTS],
-    )
 
 
 def _write(audit: Audit, folder: Path, title: str) -> None:

@@ -12,12 +12,12 @@ from presets.errors import ConfigError, DataError
 from presets.names import parse_image
 from presets.recipe import DataRecipe, EvaluationRecipe, ModelRecipe, OutputRecipe
 from steps import logs
-from steps.adapter_image import build_layer, created_at, publish_image
-from steps.contract import OUTPUT_FOLDER, Context, Request, Result, content_key
+from steps.adapter_image import OWNER, build_layer, created_at, image_annotations, publish_image
+from steps.content_keys import assembled_tag
+from steps.contract import OUTPUT_FOLDER, Context, Request, Result
 from steps.provenance import attach
 from steps.store import LAYOUT_PREFIX, REGISTRY_PREFIX, Manifest, Store, copy, open_store, require
 
-OWNER = "kaiflow.workspace"
 MARGIN_STANDARD_ERRORS = 2.0  # a difference nearer to zero may be chance
 
 
@@ -40,8 +40,9 @@ def run(request: Request, context: Context) -> Result:
     shared = elsewhere or (store if request.target == "cluster" else None)  # one's own state folder is one's own
     if shared is not None:
         require_own_tag(shared, tag, owner(request), output.image or tag)
-    annotations = _annotations(request, adapter)
-    cache_tag = f"kaiflow-image-{image_key(annotations)}"
+    model, data = request.part("model", ModelRecipe), request.part("data", DataRecipe)
+    annotations = image_annotations(request.workspace.name, owner(request), model, data, adapter)
+    cache_tag = assembled_tag(annotations, created_at())
     known = store.find(cache_tag)
     image = known or _made(store, adapter, context.work, annotations, cache_tag)
     provenance = attach(store, image, _repository(request, output))
@@ -97,11 +98,6 @@ def judge(adapter: Manifest, evaluation: EvaluationRecipe, against: str) -> tupl
     if not worse:
         return "passed", reason
     return ("refused" if evaluation.gate == "enforce" else "warned"), reason
-
-
-def image_key(annotations: Mapping[str, str]) -> str:
-    """Return the content key of an image: what it says of itself, its run included, and when it was made."""
-    return content_key("push", annotations=annotations, created=created_at())
 
 
 def owner(request: Request) -> str:
@@ -173,22 +169,6 @@ def _move_tag(store: Store, image: Manifest, tag: str) -> None:
     if current is None or current.digest != image.digest:
         with store.open_blob(image.digest) as reader:
             store.add_manifest(reader.read(), [tag])
-
-
-def _annotations(request: Request, adapter: Manifest) -> dict[str, str]:
-    model = request.part("model", ModelRecipe)
-    data = request.part("data", DataRecipe)
-    return {
-        "sh.kaito.model.name": model.preset,
-        "org.opencontainers.image.title": f"{request.workspace.name} LoRA adapter",
-        "org.opencontainers.image.licenses": model.license,
-        "kaiflow.model": model.hugging_face_id,
-        "kaiflow.model.revision": model.revision,
-        "kaiflow.data.held-out-fraction": str(data.held_out_fraction),
-        **adapter.annotations,
-        "kaiflow.run": adapter.digest,
-        OWNER: owner(request),
-    }
 
 
 def _result(output: OutputRecipe, image: Manifest, verdict: str, *, cached: bool) -> Result:

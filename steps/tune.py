@@ -16,6 +16,7 @@ from presets.recipe import BudgetRecipe
 from steps import logs
 from steps.base_weights import lay_out
 from steps.checkpoint_files import find_checkpoint, restore
+from steps.content_keys import ADAPTER_TYPE, decides_training, run_key, run_tag
 from steps.contract import (
     PUBLISHED_FOLDER,
     RECIPE_FILE,
@@ -24,14 +25,12 @@ from steps.contract import (
     Context,
     Request,
     Result,
-    content_key,
 )
 from steps.launch import processes_here, train_here, train_together
 from steps.machine import gpus
 from steps.run_report import report
 from steps.store import Manifest, Store, canonical, open_store, publish, require
 
-ARTIFACT_TYPE = "application/vnd.kaiflow.adapter.v1"
 STEPS = "kaiflow.run.steps"
 STOPPED_AT = "kaiflow.run.stopped-at-seconds"  # the budget that has ended the run; 0: the pod's deadline has
 # Not in the artifact: the same run has the same digest, wherever and however often it was interrupted.
@@ -47,7 +46,7 @@ class Tags:
     @property
     def run(self) -> str:
         """Its newest checkpoint, and at last its adapter."""
-        return f"kaiflow-run-{self.key}"
+        return run_tag(self.key)
 
     @property
     def partial(self) -> str:
@@ -65,7 +64,7 @@ def run(request: Request, context: Context) -> Result:
     store = open_store(request.store)
     dataset = require(store, request.inputs["dataset"], "dataset")
     count = processes_here(len(gpus()))
-    key = run_key(request, dataset.annotations["kaiflow.dataset.content"], count)
+    key = run_key(request.recipe, request.inputs["weights"], dataset.annotations["kaiflow.dataset.content"], count)
     tags, budget = Tags(key), request.part("budget", BudgetRecipe)
     found = _finished(store, tags.run) or _as_far(store, tags.partial, budget)
     if found is not None:
@@ -83,7 +82,7 @@ def run(request: Request, context: Context) -> Result:
         figures = train_together(request, context, key, tags.run, count)
     for licence in (context.work / "weights").glob("LICENSE*"):  # of the base, which goes with what is made of it
         shutil.copyfile(licence, output / f"BASE_{licence.name}")
-    recipe = canonical(_told(request, count))  # rows and base aside: the same recipe has the same digest
+    recipe = canonical(decides_training(request.recipe, count))  # rows and base aside: what is equal has one digest
     annotations = {
         "kaiflow.run.key": key,
         "kaiflow.run.dataset": dataset.digest,
@@ -96,10 +95,10 @@ def run(request: Request, context: Context) -> Result:
     files = {p.relative_to(output).as_posix(): p for p in sorted(output.rglob("*")) if p.is_file()}
     if figures["stopped_by"]:  # the checkpoint stays
         annotations[STOPPED_AT] = str(budget.max_seconds or 0)
-        manifest = publish(store, ARTIFACT_TYPE, files, annotations, [tags.partial])
+        manifest = publish(store, ADAPTER_TYPE, files, annotations, [tags.partial])
     else:
         checkpoint = find_checkpoint(store, tags.run)
-        manifest = publish(store, ARTIFACT_TYPE, files, annotations, [tags.run])
+        manifest = publish(store, ADAPTER_TYPE, files, annotations, [tags.run])
         if checkpoint is not None:
             store.discard(checkpoint)
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -113,29 +112,13 @@ def _lay_out_published(store: Store, run: str, folder: Path) -> None:
     """Lay out the adapter that is published, which the new one is compared with; it may be gone."""
     shutil.rmtree(folder, ignore_errors=True)
     published = store.find(run) if run else None
-    if published is not None and published.artifact_type == ARTIFACT_TYPE:
+    if published is not None and published.artifact_type == ADAPTER_TYPE:
         store.check_out(published, folder)
-
-
-def run_key(request: Request, content: str, processes: int) -> str:
-    """Return the content key: the rows, the base, and every part of the Recipe that training reads.
-
-    Each process takes a batch of its own, so that a step of two is another one than a step of one.
-    """
-    told = _told(request, processes)
-    return content_key("tune", content=content, weights=request.inputs["weights"], **told)
-
-
-def _told(request: Request, processes: int) -> dict[str, Any]:
-    """Return what of the Recipe decides what is learned."""
-    parts = {name: request.recipe[name] for name in ("model", "quantization", "lora", "training")}
-    order = [request.recipe["data"][name] for name in ("shuffle", "seed")]
-    return {**parts, "shuffle": order, **({"processes": processes} if processes > 1 else {})}
 
 
 def _finished(store: Store, tag: str) -> Manifest | None:
     found = store.find(tag)
-    return found if found is not None and found.artifact_type == ARTIFACT_TYPE else None
+    return found if found is not None and found.artifact_type == ADAPTER_TYPE else None
 
 
 def _as_far(store: Store, tag: str, budget: BudgetRecipe) -> Manifest | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from presets.recipe import ModelRecipe
 from steps import logs
 from steps.base_weights import FILES_TYPE, ORIGIN_FILE, ORIGIN_TYPE
-from steps.contract import Context, Request, Result, content_key
+from steps.content_keys import weights_tag
+from steps.contract import Context, Request, Result
 from steps.store import Manifest, Store, canonical, open_store, publish
 from steps.weights_origin import Origin, pin, take
 
@@ -21,7 +22,7 @@ def run(request: Request, context: Context) -> Result:
     model = request.part("model", ModelRecipe)
     store, staged = open_store(request.store), request.inputs["stage"] == "true"
     origin = pin(model)
-    tag = f"kaiflow-weights-{weights_key(origin, staged=staged)}"
+    tag = weights_tag(origin.to_json(), staged=staged)
     known = store.find(tag)
     if known is not None:
         logs.event("reused", weights=known.digest)
@@ -35,11 +36,6 @@ def run(request: Request, context: Context) -> Result:
         manifest = publish(store, ORIGIN_TYPE, {ORIGIN_FILE: path}, notes, [tag])
     context.progress(1, 1)
     return _result(manifest, cached=False)
-
-
-def weights_key(origin: Origin, *, staged: bool) -> str:
-    """Return the content key."""
-    return content_key("weights", origin=origin.to_json(), staged=staged)
 
 
 def _stage(store: Store, origin: Origin, work: Path, notes: dict[str, str], tag: str) -> Manifest:

@@ -197,6 +197,11 @@ def test_a_second_run_reuses_every_step_and_is_ready_in_seconds(tuned, endpoint)
     assert status["training"]["evalLoss"] < status["training"]["baseEvalLoss"]
 
 
+def test_a_plan_names_what_is_finished(tuned):
+    plan = json.loads(tuned.kaiflow("plan", tuned.file, "-o", "json").stdout)
+    assert plan["finished"] == ["fetch", "weights", "tune", "push"]
+
+
 def test_a_port_that_is_taken(tuned, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -8,7 +8,8 @@ import pytest
 from presets.errors import ConfigError, DataError, NotPermittedError, TryAgainError, UnavailableError
 from steps import main as entry
 from steps import provision
-from steps.contract import OUTPUTS, Result, content_key, write_result
+from steps.content_keys import content_key
+from steps.contract import OUTPUTS, Result, write_result
 
 REQUEST = {
     "verb": "provision",
