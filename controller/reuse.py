@@ -39,7 +39,7 @@ def finished_here(plan: Plan, folder: StateFolder) -> frozenset[Verb]:
 def finished(plan: Plan, last: Mapping[str, Any], store: Store) -> frozenset[Verb]:
     """Return the steps whose work the next run finds done; ``last`` is the Workflow of the run before, as it ended.
 
-    For a training by one process: by several it is another one.
+    For a training by one process: by several it is another one. What a budget has ended counts as unfinished.
     """
     dataset = _made_before(plan, last, store, "fetch", "dataset", _decides_fetch)
     weights = _made_before(plan, last, store, "weights", "weights", decides_weights)
