@@ -25,6 +25,7 @@ from steps.contract import MANAGED_BY, timestamp
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/workspaces.kaito.sh"
 MANAGED = f"{PREFIX}managed"
 CONFLICT, CONFLICT_SECONDS = 409, 0.1
+GATHER_SECONDS = 0.1  # Argo writes in bursts
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Operator:
         self._observer = Observer(api, settings.placement, self._workspaces, self._workflows, self._crons)
         self._compiler = Compiler(settings.placement)
         self._performer = Performer(api, self._compiler, self._remember)
-        self._queue = WorkQueue(self._look, lambda _key, _error: metrics.errors.inc())
+        self._queue = WorkQueue(self._look, lambda _key, _error: metrics.errors.inc(), GATHER_SECONDS)
         self._only_annotated = bool(settings.only_annotated)
         metrics.watch_queue(lambda: len(self._queue))
         metrics.watch_states(lambda: map(_state, self._workspaces.objects.values()))

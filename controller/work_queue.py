@@ -13,11 +13,22 @@ Work = Callable[[Key], Awaitable[float | None]]  # returns after how many second
 
 
 class WorkQueue:
-    """Keys that wait; a key that comes while it is worked on is worked on once more."""
+    """Keys that wait; a key that comes while it is worked on is worked on once more.
 
-    def __init__(self, work: Work, on_failure: Callable[[Key, Exception], None] = lambda _key, _error: None) -> None:
+    What comes within ``gather_seconds`` is begun together: of a burst of changes of one object the last is seen, and
+    a process that wakes up seldom does the same work for less CPU.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        on_failure: Callable[[Key, Exception], None] = lambda _key, _error: None,
+        gather_seconds: float = 0.0,
+    ) -> None:
         self._work = work
         self._on_failure = on_failure
+        self._gather_seconds = gather_seconds
+        self._gathered: list[Key] = []
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._waiting: set[Key] = set()
         self._busy: set[Key] = set()
@@ -37,7 +48,20 @@ class WorkQueue:
         if key not in self._waiting:
             self._waiting.add(key)
             if key not in self._busy:
-                self._ready.put_nowait(key)
+                self._enqueue(key)
+
+    def _enqueue(self, key: Key) -> None:
+        if not self._gather_seconds:
+            self._ready.put_nowait(key)
+            return
+        if not self._gathered:
+            asyncio.get_running_loop().call_later(self._gather_seconds, self._begin)
+        self._gathered.append(key)
+
+    def _begin(self) -> None:
+        for key in self._gathered:
+            self._ready.put_nowait(key)
+        self._gathered.clear()
 
     def _schedule(self, key: Key, after_seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -73,7 +97,7 @@ class WorkQueue:
             finally:
                 self._busy.discard(key)
                 if key in self._waiting:
-                    self._ready.put_nowait(key)
+                    self._enqueue(key)
 
     def _failed(self, key: Key, error: Exception) -> None:
         count = self._failures[key] = self._failures.get(key, 0) + 1

@@ -88,3 +88,25 @@ def test_of_several_later_looks_the_soonest_counts():
     asyncio.run(main())
     assert len(times) == 1
     assert 0.04 < times[0] < 0.19
+
+
+def test_what_comes_within_a_moment_is_begun_together_and_each_key_once():
+    seen = []
+
+    async def work(key):
+        seen.append(key)
+
+    async def main():
+        queue = WorkQueue(work, gather_seconds=0.05)
+        working = asyncio.create_task(worked(queue, 0.3))
+        for key in (A, B, A, A):
+            queue.add(key)
+            await asyncio.sleep(0.005)
+        assert not seen
+        await asyncio.sleep(0.1)
+        assert seen == [A, B]
+        queue.add(A)
+        await working
+
+    asyncio.run(main())
+    assert seen == [A, B, A]
