@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from controller.compiling import Compiler
 from controller.events import Told
-from controller.kube_api import Api, ApiError, Object
+from controller.kube_api import FORBIDDEN, Api, ApiError, Object
 from controller.observed_workflow import pruned
 from controller.observing import FRESH_SECONDS, TRAINING_SECONDS, Observer, is_training, must_ask_again, owner_of
 from controller.operator_metrics import OperatorMetrics
@@ -78,14 +78,20 @@ class Operator:
             self._compiler.close()
 
     async def _shares_with_kaito(self) -> bool:
-        """Whether KAITO's own CRD is there: then only Workspaces that say so are ours."""
+        """Whether KAITO's own CRD is there, or may be: then only Workspaces that say so are ours.
+
+        Raises:
+            ApiError: the API server cannot say now; a Workspace of KAITO's must not become ours by that.
+        """
         if self._settings.only_annotated is not None:
             return self._settings.only_annotated
         try:
             crd = await self._api.get(CRD_PATH)
         except ApiError as error:
-            logs.warning("crd_unreadable", why=error.message)
-            return False
+            if error.status not in FORBIDDEN:
+                raise
+            logs.warning("crd_unreadable", why=error.message, fix="Choose --all or --only-annotated.")
+            return True
         shares = is_of_another(crd)
         logs.event("takes", workspaces=f"those annotated {MANAGED}: true" if shares else "all")
         return shares

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from presets.catalogue import catalogue, find_model, served_only
 from presets.errors import ConfigError, FieldError, InvalidInput
-from presets.manifest import ConfigMap, Manifest, Manifests, load_yaml, read_manifests, read_text
+from presets.manifest import ConfigMap, Manifest, Manifests, documents_of, load_yaml, read_manifests, read_text
 from presets.recipe import Recipe
 from presets.resolve import resolve
 from presets.rules import Surroundings, check
@@ -122,6 +123,17 @@ def _read_config(path: Path) -> ConfigMap:
     if maps:
         return replace(read_manifests(path).config_maps[0], name="*")
     return ConfigMap("*", {CONFIG_MAP_KEY: text})
+
+
+def submitted(file: Path, config: Path | None, workspace: Workspace) -> list[dict[str, Any]]:
+    """Return what goes to a cluster: the ConfigMaps of ``file``, ``config`` as the one that is named, the Workspace."""
+    found = [d for d in documents_of(file) if isinstance(d, dict) and d.get("kind") in ("ConfigMap", "Workspace")]
+    name = config_name(workspace)
+    if config is not None and name is not None:
+        found = [d for d in found if d["kind"] != "ConfigMap" or d["metadata"]["name"] != name]
+        data = dict(_read_config(config).data)
+        found.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+    return sorted(found, key=lambda d: str(d["kind"]))
 
 
 def config_name(workspace: Workspace) -> str | None:

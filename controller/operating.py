@@ -33,6 +33,9 @@ def controller(
     environment: Annotated[
         list[str] | None, typer.Option("--environment", metavar="NAME=VALUE", help="Variable of every pod; repeated.")
     ] = None,
+    pod_label: Annotated[
+        list[str] | None, typer.Option("--pod-label", metavar="NAME=VALUE", help="Label of every pod; repeated.")
+    ] = None,
     only_annotated: Annotated[
         bool | None,
         typer.Option(
@@ -68,13 +71,18 @@ def controller(
         image_step or known.step, image_tune or known.tune, image_serve or known.serve, tuple(image_pull_secret or ())
     )
     nodes = node_placement(provisioner, cloud, aks)
-    variables = {name: value for name, _, value in (pair.partition("=") for pair in environment or ())}
-    placement = Placement(checked_cache(cache), image_volumes, gpus, nodes, images, variables)
+    placement = Placement(
+        checked_cache(cache), image_volumes, gpus, nodes, images, _pairs(environment), _pairs(pod_label)
+    )
     pace = Pace(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5)
     logs.configure({"component": "controller", **({"pod": os.environ["HOSTNAME"]} if "HOSTNAME" in os.environ else {})})
     settings = Settings(placement, namespace, workers, only_annotated)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         raise typer.Exit(runner.run(run_controller(settings, ProcessOptions(port, lease_namespace, pace))))
+
+
+def _pairs(said: list[str] | None) -> dict[str, str]:
+    return {name: value for name, _, value in (pair.partition("=") for pair in said or ())}
 
 
 def _loop_factory() -> Callable[[], AbstractEventLoop] | None:

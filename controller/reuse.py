@@ -79,7 +79,7 @@ def _made_before(
 def _run(plan: Plan, store: Store, dataset: Manifest | None, weights: Manifest | None) -> Manifest | None:
     if dataset is None or weights is None:
         return None
-    content = dataset.annotations["kaiflow.dataset.content"]
+    content = dataset.annotations.get("kaiflow.dataset.content", "")
     run = store.find(run_tag(run_key(told(plan, "tune"), weights.digest, content, processes=1)))
     return run if run is not None and run.artifact_type == ADAPTER_TYPE else None  # else it is a checkpoint
 

@@ -57,15 +57,14 @@ def submit(
 ) -> None:
     """Apply a Workspace and the ConfigMaps of its file to the cluster; every rule is checked first."""
     from controller.following import follow_status
-    from controller.loading import load_one
+    from controller.loading import load_one, submitted
     from controller.output import say
-    from presets.manifest import load_yaml, read_text
 
     loaded = load_one(file, config)
-    documents = [d for d in load_yaml(read_text(file), str(file)) if d.get("kind") in ("ConfigMap", "Workspace")]
+    documents = submitted(file, config, loaded.workspace)
     named = {d["metadata"].get("namespace") for d in documents if d["kind"] == "Workspace"}
     place = _cluster(namespace or named.pop(), context)
-    for body in sorted(documents, key=lambda d: str(d["kind"])):  # the ConfigMap before who names it
+    for body in documents:
         place.apply(body, dry_run=dry_run)
         kind = "workspace.kaito.sh" if body["kind"] == "Workspace" else "configmap"
         say(f"{kind}/{body['metadata']['name']} applied{' (dry run)' if dry_run else ''}")

@@ -73,6 +73,7 @@ class Placement:
     nodes: NodePlacement = field(default_factory=NodePlacement)  # who makes nodes
     images: Images = Images()
     environment: Mapping[str, str] = field(default_factory=dict)  # of every pod: mirrors, registries without TLS
+    pod_labels: Mapping[str, str] = field(default_factory=dict)  # likewise: azure.workload.identity/use: "true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +208,8 @@ def serving_place(plan: Plan) -> ServingPlace:
         pull_secrets=images.pull_secrets,
         mounts=tuple(mounts),
         environment=plan.placement.environment,
+        pod_labels=plan.placement.pod_labels,
+        access_secret=None if plan.stages_weights else recipe.model.access_secret,
     )
 
 

@@ -89,6 +89,7 @@ def template(plan: Plan, step: PlannedStep) -> Container:
             capabilities=m.Capabilities(drop=["ALL"]),
         ),
         labels={
+            **plan.placement.pod_labels,
             WORKSPACE_LABEL: recipe.name,
             "app.kubernetes.io/component": step.verb,
             **({QUEUE_LABEL: recipe.node.queue} if step.on_gpu and recipe.node.queue else {}),
@@ -106,7 +107,8 @@ def _deadline_seconds(plan: Plan, step: PlannedStep) -> int:
 def _environment(plan: Plan, step: PlannedStep) -> list[Env | SecretEnv]:
     secret = plan.recipe.model.access_secret
     plain: list[Env | SecretEnv] = [Env(name=name, value=value) for name, value in plan.placement.environment.items()]
-    if step.verb not in ("fetch", "weights") or not secret:  # fetch: the tokenizer, and gated datasets
+    readers = ("fetch", "weights") if plan.stages_weights else ("fetch", "weights", "tune")  # fetch: the tokenizer
+    if step.verb not in readers or not secret:
         return plain
     return [*plain, SecretEnv(name="HF_TOKEN", secret_name=secret, secret_key="HF_TOKEN", optional=True)]  # noqa: S106
 

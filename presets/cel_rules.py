@@ -29,7 +29,10 @@ class CelRule:
 
 
 def _same_in_any_case(field: str) -> str:
-    """Return the term that two names are the same but for their case; core CEL has no other way."""
+    """Return the term that two names are the same but for their case; core CEL has no other way.
+
+    The field's length must be bounded: an API server refuses the CRD for what an expression could cost at most.
+    """
     return f"self.{field}.matches('(?i)^' + oldSelf.{field} + '$')"
 
 

@@ -133,7 +133,7 @@ def read_manifests(path: Path) -> Manifests:
     """
     workspaces: list[Manifest] = []
     config_maps: list[ConfigMap] = []
-    for document in _unwrapped(load_yaml(read_text(path), str(path))):
+    for document in documents_of(path):
         kind = document.get("kind") if isinstance(document, dict) else None
         if kind == "Workspace":
             workspaces.append(parse_workspace(document, str(path)))
@@ -150,6 +150,16 @@ def read_manifests(path: Path) -> Manifests:
             ],
         )  # fmt: skip
     return Manifests(tuple(workspaces), tuple(config_maps))
+
+
+def documents_of(path: Path) -> list[Any]:
+    """Return the documents of ``path``, those of a List one by one.
+
+    Raises:
+        FileMissingError: the file cannot be read.
+        InvalidInput: the file is not YAML.
+    """
+    return list(_unwrapped(load_yaml(read_text(path), str(path))))
 
 
 def parse_workspace(document: Mapping[str, Any], file: str) -> Manifest:

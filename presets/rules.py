@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from presets.annotations import ANNOTATIONS, PREFIX, annotation_value
 from presets.errors import FieldError, did_you_mean
 from presets.field_rules import Errors, check_access, check_image, check_object_name, check_url, missing, placeholder
+from presets.gpus import find_sku, skus
 from presets.names import cron_problem, is_dns_label, placeholders
 from presets.rules_inference import check_inference
 from presets.workspace import DataDestination, DataSource, Preset, Tuning, Workspace
@@ -147,7 +148,8 @@ def _resource_of_tuning(workspace: Workspace) -> Errors:
             "GPU partitions are not supported for tuning.",
             "Remove partition.",
         )
-    if resource.instance_type is not None and placeholders(resource.instance_type):
+    known = find_sku(resource.instance_type, skus()) is not None
+    if resource.instance_type is not None and not known and placeholders(resource.instance_type):
         yield placeholder("resource.instanceType", resource.instance_type, "the SKU of your GPU machine")
 
 

@@ -35,5 +35,7 @@ class ServingPlace:
     pull_secrets: tuple[str, ...] = ()  # for the server's own image
     mounts: tuple[Mount, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    access_secret: str | None = None  # with the token for the weights, where they come from the hub
     cpu: str = "1"
     memory: str = "4Gi"

@@ -23,7 +23,6 @@ KEPT = (
     "exclusiveMaximum",
     "default",
     "maxLength",
-    "maxItems",
 )
 
 
@@ -40,11 +39,12 @@ def _converted(schema: Mapping[str, Any], shared: Mapping[str, Any], words: Mapp
     if schema.get("type") == "array":
         items = _converted(schema.get("items", {}), shared, words)
         default = {"default": list(schema["default"])} if schema.get("default") else {}
-        return {"type": "array", "items": items, **default}
+        return {"type": "array", "items": items, **_bounds(schema, "maxItems"), **default}
     if schema.get("type") == "object":
         values = schema.get("additionalProperties")
         if isinstance(values, Mapping):
-            return {"type": "object", "additionalProperties": _converted(values, shared, words)}
+            inner = _converted(values, shared, words)
+            return {"type": "object", "additionalProperties": inner, **_bounds(schema, "maxProperties")}
         return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     body = {key: schema[key] for key in KEPT if key in schema}
     if "const" in schema:
@@ -54,6 +54,10 @@ def _converted(schema: Mapping[str, Any], shared: Mapping[str, Any], words: Mapp
             body[bound.lower()] = body.pop(f"exclusive{bound}")
             body[f"exclusive{bound}"] = True
     return body
+
+
+def _bounds(schema: Mapping[str, Any], *names: str) -> Schema:
+    return {name: schema[name] for name in names if name in schema}
 
 
 def _object(schema: Mapping[str, Any], shared: Mapping[str, Any], words: Mapping[str, Mapping[str, str]]) -> Schema:

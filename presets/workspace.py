@@ -48,9 +48,9 @@ class LabelRequirement(Block):
 class LabelSelector(Block):
     """Which nodes belong to this Workspace."""
 
-    match_labels: dict[str, str] = Field(default_factory=dict)
+    match_labels: Annotated[dict[str, str], Field(max_length=64)] = Field(default_factory=dict)
     """Labels that the node must carry; nodes that are made get them."""
-    match_expressions: tuple[LabelRequirement, ...] = ()
+    match_expressions: Annotated[tuple[LabelRequirement, ...], Field(max_length=64)] = ()
     """The same as expressions, each In with one value."""
 
 
@@ -70,7 +70,7 @@ class Resource(Block):
 
     count: int = 1
     """How many nodes; tuning runs on one."""
-    instance_type: str | None = None
+    instance_type: Annotated[str, Field(max_length=64)] | None = None
     """Machine type with the GPUs, in any case; left out: the cheapest that fits."""
     label_selector: LabelSelector
     """Which nodes belong to this Workspace."""
@@ -122,9 +122,9 @@ class DataDestination(Block):
 
     volume_source: dict[str, Any] | None = None
     """A volume, written as in a pod; the adapter lies there in an OCI image layout."""
-    image: str | None = None
+    image: Annotated[str, Field(max_length=512)] | None = None
     """registry/repository:tag of the adapter image."""
-    image_push_secret: str | None = None
+    image_push_secret: Annotated[str, Field(max_length=253)] | None = None
     """Secret of type kubernetes.io/dockerconfigjson whose user may push there."""
 
 
@@ -166,7 +166,7 @@ class Tuning(Block):
 
     preset: Preset | None = None
     """The model to tune."""
-    method: str | None = None
+    method: Annotated[str, Field(max_length=16)] | None = None
     """qlora (the base in four bits) or lora."""
     config: str | None = None
     """ConfigMap with the key training_config.yaml."""

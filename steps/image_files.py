@@ -12,8 +12,8 @@ from presets.errors import DataError
 from steps.docker_config import DockerConfig
 from steps.layers import DATA_FOLDER, Room, inside, lay_over
 from steps.registry import Registry
+from steps.store import TITLE, Descriptor
 
-TITLE = "org.opencontainers.image.title"
 UNPACK = "io.deis.oras.content.unpack"
 
 
@@ -50,14 +50,15 @@ def _lay_out(registry: Registry, layers: Sequence[Mapping[str, Any]], work: Path
 
 def _add_layer(registry: Registry, layer: Mapping[str, Any], root: Path, work: Path, room: Room) -> None:
     blob = work / "layer"
-    size, digest = layer.get("size"), layer.get("digest")
-    if not isinstance(size, int) or not isinstance(digest, str) or not digest.startswith("sha256:"):
-        raise DataError("ImageInvalid", f"{registry.shown} has a layer without size or digest.", fix="Push it again.")
-    room.take(size)
-    registry.blob_to(digest, size, blob)
-    notes = layer.get("annotations") or {}
-    title = notes.get(TITLE)
-    packed = notes.get(UNPACK) == "true" or str(layer.get("mediaType")).endswith("tar+gzip")
+    try:
+        told = Descriptor.from_json(layer)
+    except ValueError as error:
+        why = f"{registry.shown} has a layer that is none: {error}."
+        raise DataError("ImageInvalid", why, fix="Push it again.") from error
+    room.take(told.size)
+    registry.blob_to(told.digest, told.size, blob)
+    title = told.annotations.get(TITLE)
+    packed = told.annotations.get(UNPACK) == "true" or told.media_type.endswith("tar+gzip")
     if title and not packed:  # whatever its media type: oras-py calls every plain file a tar
         target = root / inside(title, registry.shown)
         target.parent.mkdir(parents=True, exist_ok=True)

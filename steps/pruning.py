@@ -1,5 +1,6 @@
 """Which artifacts does nobody need?  Cache tags that no tag of the user's leads to, and that are old enough."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from steps.lineage import lineage, walked
 from steps.oci_layout import LayoutStore
 from steps.store import Store
 
-CACHE_PREFIX = "kaiflow-"
+CACHE_TAG = re.compile(r"kaiflow-(dataset|weights|run|partial|report|image)-.+")
 DAY_SECONDS = 86400
 
 
@@ -23,7 +24,7 @@ class Pruned:
 
 def is_cache(tag: str) -> bool:
     """Whether kaiflow has made the tag for itself; all others are the user's."""
-    return tag.startswith(CACHE_PREFIX)
+    return CACHE_TAG.fullmatch(tag) is not None
 
 
 def prune(store: LayoutStore, now: float, older_than_days: float, *, dry: bool = False) -> list[Pruned]:

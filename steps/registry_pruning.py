@@ -36,9 +36,9 @@ def prune_registry(store: RegistryStore, now: float, older_than_days: float, *, 
         ConfigError: the registry does not let manifests be deleted.
     """
     tags = store.tags()
-    users = {tag for tag in tags if not is_cache(tag) and not is_fallback_tag(tag)}
+    users = {tag for tag in tags if not is_cache(tag) and not is_fallback_tag(tag) and tag != MARKS_TAG}
     kept = needed(store, users) | {tags[tag] for tag in users}
-    unneeded = {tag: d for tag, d in tags.items() if is_cache(tag) and tag != MARKS_TAG and d not in kept}
+    unneeded = {tag: d for tag, d in tags.items() if is_cache(tag) and d not in kept}
     before = _marks(store)
     marks = {digest: min(before.get(digest, now), now) for digest in sorted(set(unneeded.values()))}
     old = {digest for digest, since in marks.items() if (now - since) / DAY_SECONDS >= older_than_days}

@@ -60,7 +60,9 @@ def objects(
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "selector": {"matchLabels": selector(workspace)},
             "template": {
-                "metadata": {"labels": {**metadata["labels"], **selector(workspace)}, "annotations": digests},
+                "metadata": {
+                    "labels": {**place.pod_labels, **metadata["labels"], **selector(workspace)}, "annotations": digests,
+                },
                 "spec": _pod(served, place, run),
             },
         },
@@ -109,11 +111,17 @@ def _files(served: Served, place: ServingPlace) -> Object:
         "env": [
             {"name": VARIABLE, "value": json.dumps(served.model_dump(mode="json"), separators=(",", ":"))},
             *[{"name": name, "value": value} for name, value in place.environment.items()],
+            *_token(place),
         ],
         "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}},
         "volumeMounts": [*_mounts(), *_mounts_of(place)],
         **_container(place),
     }
+
+
+def _token(place: ServingPlace) -> list[Object]:
+    key = {"name": place.access_secret, "key": "HF_TOKEN", "optional": True}
+    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": key}}] if place.access_secret else []
 
 
 def _server(place: ServingPlace) -> Object:

@@ -5,12 +5,14 @@ stands on, where that part is there; rules with ``oldSelf`` at updates alone.
 """
 
 import copy
+import re
 
 import celpy
 import pytest
 from celpy.adapter import json_to_cel
 
 from presets.cel_rules import RULES
+from presets.crd import crd
 from presets.manifest import parse_workspace
 from presets.rules import check
 from presets.rules_update import check_update
@@ -151,3 +153,25 @@ def test_every_rule_refuses_one_of_these(edited):
     seen = {rule for edits, _ in REFUSED for rule in refused_by_cel(edited(edits))}
     seen |= {rule for before, after, _ in FORBIDDEN for rule in refused_by_cel(edited(after), edited(before))}
     assert [rule.message for rule in RULES if rule not in seen] == []
+
+
+MATCHES = re.compile(r"self\.(\w+)\.matches\(")
+LOOPS = re.compile(r"self\.(\w+)\.(?:all|exists)\(")
+
+
+def schema_at(version, path):
+    found = version["schema"]["openAPIV3Schema"]
+    for name in path.split("."):
+        found = found["properties"][name]
+    return found
+
+
+@pytest.mark.parametrize("version", crd()["spec"]["versions"], ids=lambda version: version["name"])
+def test_what_a_rule_could_cost_is_bounded(version):
+    """An API server refuses a CRD of whose rules one could cost too much; texts and lists without a bound do."""
+    for rule in RULES:
+        for field in MATCHES.findall(rule.rule):
+            assert schema_at(version, f"{rule.at}.{field}")["maxLength"] <= 512, rule.path
+        for field in LOOPS.findall(rule.rule):
+            schema = schema_at(version, f"{rule.at}.{field}")
+            assert schema.get("maxItems", schema.get("maxProperties", 10**6)) <= 64, rule.path

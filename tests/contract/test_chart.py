@@ -18,7 +18,9 @@ CASES = {
     "given nodes, a mirror, digests": {
         "nodes": {"provisioner": "byo"}, "global": {"imageRegistry": "mirror.example.com/ghcr"},
         "images": {"tune": {"digest": "sha256:" + "a" * 64}, "pullSecrets": ["mirror"]},
-        "steps": {"environment": {"HF_ENDPOINT": "https://hub.example.com"}}, "store": {"cache": "r.example.com/c"},
+        "steps": {
+            "environment": {"HF_ENDPOINT": "https://hub.example.com"}, "podLabels": {"identity/use": "true"},
+        }, "stepAccount": {"annotations": {"identity/client": "c"}}, "store": {"cache": "r.example.com/c"},
     },
     "everything": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}, "namespaces": ["a", "b"],
@@ -85,6 +87,10 @@ def test_images_are_named_by_registry_mirror_tag_and_digest():
     arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     assert f"--image-tune=mirror.example.com/ghcr/kaiflow/tune@sha256:{'a' * 64}" in arguments
     assert "--environment=HF_ENDPOINT=https://hub.example.com" in arguments
+    assert "--pod-label=identity/use=true" in arguments
+    found = of_kind(rendered(CASES["given nodes, a mirror, digests"]), "ServiceAccount")
+    accounts = {account["metadata"]["name"]: account for account in found}
+    assert accounts["kaiflow-step"]["metadata"]["annotations"] == {"identity/client": "c"}
 
 
 @pytest.mark.parametrize(

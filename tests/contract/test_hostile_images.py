@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from presets.errors import DataError, KaiflowError
+from steps.image_files import pull
 from steps.layers import Room, lay_over
 from steps.registry import Registry
 from tests.contract.test_registry_store import NOBODY
@@ -139,3 +140,21 @@ def test_an_index_that_names_itself_ends(liar):
     said["body"] = json.dumps({"manifests": [{"digest": digest(b"x"), "platform": {"architecture": "amd64"}}]}).encode()
     with Registry(f"{address}/x:1", NOBODY) as hostile, pytest.raises(DataError, match="other bytes"):
         hostile.manifest()
+
+
+LAYERS = [
+    "sha256:x", None, {"mediaType": "t", "digest": "sha256:../../../x", "size": 1},
+    {"mediaType": "t", "digest": "sha256:" + "0" * 64, "size": -(10**15)},
+    {"mediaType": "t", "digest": "sha256:" + "0" * 64, "size": True},
+    {"mediaType": "t", "digest": "sha256:" + "0" * 64, "size": 1, "annotations": ["x"]},
+    {"mediaType": "t", "digest": "sha256:" + "0" * 64, "size": 1, "annotations": {"org.opencontainers.image.title": 1}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=range(len(LAYERS)))
+def test_a_layer_that_is_none_is_refused_before_anything_is_fetched(liar, tmp_path, layer):
+    address, said = liar
+    said["body"] = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [layer]}).encode()
+    with pytest.raises(DataError, match="has a layer that is none"):
+        pull(f"{address}/team/data:1", NOBODY, tmp_path, 1 << 20)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -235,6 +235,12 @@ def test_what_is_young_or_needed_stays_and_a_dry_run_removes_nothing(store, tmp_
     assert store.tags() == before
 
 
+def test_a_users_tag_may_begin_as_ours_do(store, tmp_path):
+    artifact(store, tmp_path / "in", "image", {}, "kaiflow-demo")
+    aged(store, 2)
+    assert prune(store, time.time(), 1) == []
+
+
 def test_without_an_image_of_the_users_all_of_the_cache_may_go(store, tmp_path):
     artifact(store, tmp_path / "in", "weights", {}, "kaiflow-weights-w")
     artifact(store, tmp_path / "in", "image", {}, "latest")

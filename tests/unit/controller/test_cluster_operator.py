@@ -1,6 +1,13 @@
 """Whose Workspaces are taken."""
 
-from controller.cluster_operator import is_of_another
+import asyncio
+
+import pytest
+
+from controller.cluster_operator import Operator, Settings, is_of_another
+from controller.kube_api import ApiError
+from controller.operator_metrics import OperatorMetrics
+from pipelines.plan import Placement
 from presets.crd import crd
 
 
@@ -12,3 +19,25 @@ def test_ours_is_told_from_kaitos_by_its_label_whoever_installed_it():
     assert not is_of_another(by_helm)
     assert is_of_another(kaitos)
     assert is_of_another({"metadata": {"name": "workspaces.kaito.sh"}})
+
+
+@pytest.mark.parametrize(("status", "annotated_alone"), [(404, False), (403, True)])
+def test_where_the_crd_cannot_be_read_kaitos_workspaces_do_not_become_ours(status, annotated_alone):
+    assert asyncio.run(shares(status)) is annotated_alone
+
+
+def test_an_api_server_that_cannot_say_now_is_asked_again_by_the_next_life():
+    with pytest.raises(ApiError):
+        asyncio.run(shares(503))
+
+
+async def shares(status):
+    """Return what the controller takes itself to be, where the CRD is answered so."""
+
+    class Answers:
+        async def get(self, path):
+            if status == 404:
+                return
+            raise ApiError(status, f"GET {path}", "said the server")
+
+    return await Operator(Answers(), Settings(Placement()), OperatorMetrics())._shares_with_kaito()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines.nodes import node_id
-from pipelines.plan import CRON_NAME_MAX, cron_name, plan, request_json, run_name, told
+from pipelines.plan import CRON_NAME_MAX, Placement, cron_name, plan, request_json, run_name, serving_place, told
 from pipelines.substitution import UnresolvedError, fill, seconds
 from pipelines.support import check_supported
 from pipelines.templates import PULL_SECRETS_FOLDER
@@ -110,6 +110,23 @@ def test_a_gated_models_token_reaches_the_step_that_measures_rows(workspace, put
     put(workspace, "tuning.preset.presetOptions", {"modelAccessSecret": "hub-token"})
     template, _ = fetch_template(recipe_of(workspace))
     assert [v["name"] for v in template["container"]["env"]] == ["HF_TOKEN"]
+
+
+@pytest.mark.parametrize(("cache", "reads"), [(None, True), ("registry.example.com/cache", False)])
+def test_a_gated_models_token_reaches_whoever_takes_the_weights_from_the_hub(workspace, put, recipe_of, cache, reads):
+    put(workspace, "tuning.preset.presetOptions", {"modelAccessSecret": "hub-token"})
+    made = plan(recipe_of(workspace), Placement(cache=cache))
+    tune = next(t for t in compile_workflow(made)["spec"]["templates"] if t["name"] == "tune")
+    assert ("HF_TOKEN" in [v["name"] for v in tune["container"].get("env", ())]) == reads
+    assert serving_place(made).access_secret == ("hub-token" if reads else None)
+
+
+def test_labels_of_every_pod_are_on_every_pod(workspace, recipe_of):
+    labels = {"azure.workload.identity/use": "true"}
+    made = plan(recipe_of(workspace), Placement(pod_labels=labels))
+    containers = [t for t in compile_workflow(made)["spec"]["templates"] if "container" in t]
+    assert all(labels.items() <= t["metadata"]["labels"].items() for t in containers)
+    assert serving_place(made).pod_labels == labels
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,14 @@ def test_an_unknown_field_names_the_nearest_known_one(workspace, put):
     assert "imagePushSecret" in errors[0].fix
 
 
+@pytest.mark.parametrize("name", ["STANDARD_NC24ADS_A100_V4", "standard_nc6S_V3"])
+def test_a_known_machine_is_no_placeholder_in_whatever_case(workspace, put, name):
+    put(workspace, "resource.instanceType", name)
+    manifest = parse_workspace(workspace, "file.yaml")
+    assert manifest.workspace is not None
+    assert check(manifest.workspace, AROUND) == ()
+
+
 def test_upper_case_placeholders_are_named_as_such(workspace, put):
     put(workspace, "tuning.output.image", "ACR_REPO_HERE.azurecr.io/IMAGE_NAME_HERE:0.0.1")
     put(workspace, "tuning.output.imagePushSecret", "ACR_REGISTRY_SECRET_HERE")

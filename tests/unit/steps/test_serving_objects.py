@@ -22,7 +22,7 @@ CPU = ServingPlace("ghcr.io/kaiflow/serve:0.1.0")
 GPU = ServingPlace(
     "serve", gpus=1, node_labels={"app": "ws"}, on_own_node=True, registry_secret="login", pull_secrets=("pull",),
     mounts=(Mount("weights", {"image": {"reference": "r/w@sha256:1"}}, "/mnt/weights"),),
-    environment={"HF_ENDPOINT": "https://hub"},
+    environment={"HF_ENDPOINT": "https://hub"}, pod_labels={"identity/use": "true"}, access_secret="hub-token",
 )  # fmt: skip
 
 
@@ -59,6 +59,13 @@ def test_another_adapter_takes_over_only_when_it_answers():
 def test_several_replicas_are_not_taken_away_together():
     assert "PodDisruptionBudget" not in made()
     assert made(replicas=2)["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
+
+
+def test_the_pod_has_the_labels_of_all_pods_and_the_token_for_its_weights():
+    template = made(GPU)["Deployment"]["spec"]["template"]
+    assert template["metadata"]["labels"]["identity/use"] == "true"
+    key = {"name": "hub-token", "key": "HF_TOKEN", "optional": True}
+    assert {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": key}} in template["spec"]["initContainers"][0]["env"]
 
 
 def test_on_a_gpu_it_goes_on_the_node_that_has_trained():
