@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from presets.errors import ConfigError, UnavailableError
+from presets.errors import ConfigError, TryAgainError, UnavailableError
 from presets.node_request import AksCluster, NodeAttempt, NodeRequest
 from steps import logs
 from steps.agent_pools import CREATED_AT_TAG, agent_pool, pool_refusal, refusal_of
@@ -70,24 +70,34 @@ class Aks:
         return waited(look, name, seconds, until, self._clock, tell, POLL_SECONDS)
 
     def give_back(self, name: str) -> None:
-        """Delete the pool and wait until it is gone.
+        """Delete the pool and wait until it is gone; while the cluster is at something else, that is waited for.
 
         Raises:
             UnavailableError: Azure does not delete it.
+            TryAgainError: the cluster has been at other operations all the time.
         """
         from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 
+        until = self._clock.now() + self._request.placement.wait_seconds
         try:
-            try:
-                self._delete(name)
-            except ResourceExistsError:  # another operation is still at it
-                self._wait_while_busy(name)
-                self._delete(name)
+            while True:
+                try:
+                    self._delete(name)
+                    return
+                except ResourceExistsError as error:
+                    if self._clock.now() >= until:
+                        why = f"{name} is not given back yet: {error.message}"
+                        raise TryAgainError(
+                            "OperationInProgress", why, fix="The step tries again by itself."
+                        ) from error
+                self._wait_while_busy(name, until)
+                self._clock.sleep(POLL_SECONDS)
         except ResourceNotFoundError:
             return
         except HttpResponseError as error:
-            why = refusal_of(error)
-            raise UnavailableError(why.reason, f"{name} is not given back: {why.message}", fix=why.fix) from error
+            why_not = refusal_of(error)
+            said = f"{name} is not given back: {why_not.message}"
+            raise UnavailableError(why_not.reason, said, fix=why_not.fix) from error
 
     def _delete(self, name: str) -> None:
         self._pools.begin_delete(*self._at, name, ignore_pod_disruption_budget=True, **self._polling).result()
@@ -110,13 +120,15 @@ class Aks:
     def _created(self, attempt: NodeAttempt, name: str, labels: Mapping[str, str], tell: Tell, until: float) -> None:
         """Return when the pool has been created; the token stays where this process is killed meanwhile."""
         try:
-            self._create(attempt, name, labels, tell, until)
+            while not self._create(attempt, name, labels, tell, until):
+                self._clock.sleep(POLL_SECONDS)  # the cluster is at something else
         except RefusedError:
             self._forget_token(name)
             raise
         self._forget_token(name)
 
-    def _create(self, attempt: NodeAttempt, name: str, labels: Mapping[str, str], tell: Tell, until: float) -> None:
+    def _create(self, attempt: NodeAttempt, name: str, labels: Mapping[str, str], tell: Tell, until: float) -> bool:
+        """Make the pool; False where another operation on the cluster has kept it from being asked for."""
         from azure.core import MatchConditions
         from azure.core.exceptions import HttpResponseError, ResourceExistsError
 
@@ -138,10 +150,14 @@ class Aks:
             if not poller.done():
                 raise RefusedError(_not_in_time(name, self._request.placement.wait_seconds))
             poller.result()
-        except ResourceExistsError:  # another try of this run has made it
-            self._wait_for_pool(name, until)
+        except ResourceExistsError as error:
+            if self._wait_while_busy(name, until) is None and self._clock.now() < until:
+                tell(f"{name}: waits, {error.message}")
+                return False
+            self._wait_for_pool(name, until)  # another try of this run has made it
         except HttpResponseError as error:
             raise RefusedError(refusal_of(error)) from error
+        return True
 
     def _wait_for_pool(self, name: str, until: float) -> None:
         """Wait for a pool that an earlier try has asked for, by what it says of itself."""

@@ -26,9 +26,13 @@ class RegistryStore:
         self._at = Repository(repository, config, verify=verify)
 
     def find(self, reference: str) -> Manifest | None:
-        """Return the artifact of a tag or a digest; None when it is not there."""
+        """Return the artifact of a tag or a digest; None when it is not there.
+
+        Raises:
+            DataError: an index of images is there; a registry that is asked for manifests alone does not tell of it.
+        """
         try:
-            digest, data = manifest_bytes(self._at, reference, MANIFEST_TYPES)
+            digest, data = manifest_bytes(self._at, reference, (*MANIFEST_TYPES, *INDEX_TYPES))
         except DataError as error:
             if error.reason == "ImageNotFound":
                 return None

@@ -8,7 +8,7 @@ import pytest
 from azure.core.credentials import AccessToken, AccessTokenInfo
 from azure.mgmt.containerservice import ContainerServiceClient
 
-from presets.errors import UnavailableError
+from presets.errors import TryAgainError, UnavailableError
 from presets.node_request import AksCluster, NodeAttempt, NodePlacement, NodeRequest
 from steps import node_provisioner, provision_aks
 from steps.contract import Request, WorkspaceRef
@@ -487,3 +487,40 @@ def test_a_deletion_that_fails_is_said(arm, maker):
     arm.operation_fault = lambda verb, _: {"code": "AllocationFailed", "message": "x"} if verb == "Delete" else None
     with pytest.raises(UnavailableError):
         maker().give_back(NAME)
+
+
+def busy_with_another(method, times):
+    """Answer so often as AKS does while it is at another pool of the cluster, or at the cluster itself."""
+    said = "Operation is not allowed: Another operation (Upgrade) is in progress on the managed cluster."
+
+    def fault(asked):
+        if asked.method == method and asked.number <= times:
+            return Answer(409, aks_error("OperationNotAllowed", said, "AnotherOperationInProgress"))
+        return None
+
+    return fault
+
+
+def test_another_operation_on_the_cluster_is_waited_for_before_a_pool_is_made(arm, maker):
+    arm.fault = busy_with_another("PUT", 3)
+    assert taken(maker())
+    assert [method for method, _ in arm.asked].count("PUT") == 4
+
+
+def test_another_operation_on_the_cluster_is_waited_for_before_a_pool_is_given_back(arm, maker):
+    made = maker()
+    taken(made)
+    arm.fault = busy_with_another("DELETE", 3)
+    made.give_back(NAME)
+    assert arm.pools == {}
+
+
+def test_a_cluster_that_is_always_at_something_else_is_said_and_tried_again(arm, maker):
+    made = maker()
+    taken(made)
+    arm.fault = busy_with_another("DELETE", 10**6)
+    seconds = itertools.count(0, 100)
+    made._clock = Clock(now=lambda: next(seconds), sleep=lambda _: None)
+    with pytest.raises(TryAgainError, match="in progress on the managed cluster"):
+        made.give_back(NAME)
+    assert NAME in arm.pools

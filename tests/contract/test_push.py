@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tarfile
 
+import httpx
 import pytest
 
 from presets.errors import ConfigError, DataError
@@ -14,7 +15,7 @@ from steps.docker_config import DockerConfig
 from steps.oci_layout import LayoutStore
 from steps.registry_store import RegistryStore
 from steps.store import publish
-from tests.registries import Pusher, registry
+from tests.registries import INDEX, MANIFEST, Pusher, digest, registry
 from tests.registry_proxy import proxied
 
 NOTES = {
@@ -188,6 +189,22 @@ def test_skopeo_copies_it_and_kaitos_puller_finds_the_adapter_below_data(address
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert inspected.stdout.strip() == result.outputs["digest"]
+
+
+def served(address, repository, reference):
+    """Return the manifest or index as the registry gives it."""
+    accept = {"Accept": f"{MANIFEST}, {INDEX}"}
+    return httpx.get(f"http://{address}/v2/{repository}/manifests/{reference}", headers=accept).content
+
+
+def test_an_index_under_the_tag_is_not_ours_to_replace(address, tmp_path):
+    pusher = Pusher(address, "team/index")
+    image = pusher.image_of([], "one")
+    entry = {"mediaType": MANIFEST, "digest": image, "size": len(served(address, "team/index", image))}
+    before = pusher.manifest({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}, "1")
+    with pytest.raises(DataError, match="is not the manifest of an image"):
+        pushed(tmp_path, LayoutStore(tmp_path / "store"), f"{address}/team/index:1")
+    assert digest(served(address, "team/index", "1")) == before
 
 
 def test_a_run_of_the_schedule_has_a_tag_of_its_own_beside_the_users(tmp_path):
