@@ -1,7 +1,8 @@
 """The status of a Workspace on a cluster: the newest run mirrored, earlier runs and what serves kept.  Pure.
 
 A run of the schedule takes nothing from a model that serves: until it has succeeded, state, endpoint, image and the
-conditions that tell of serving stay those of the run before. A run that found nothing new leaves only its entry.
+conditions that tell of serving stay those of the run before. Beside a run of another revision the server goes on too:
+endpoint and image stay, the state is that of the new run. A run that found nothing new leaves only its entry.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,9 @@ from controller.runs import CRON_LABEL, is_nothing_new, with_run
 Status = dict[str, Any]
 OF_SERVING = ("state", "endpoint", "output", "cost")
 CONDITIONS_OF_SERVING = ("InferenceReady", "WorkspaceSucceeded")
+OF_SERVER, CONDITIONS_OF_SERVER = ("endpoint", "output"), ("InferenceReady",)
+OF_STEPS = ("endpoint", "output", "training", "provision", "workerNodes", "cost")
+CONDITIONS_OF_STEPS = ("ResourceReady", "JobStarted", "InferenceReady")
 
 
 def cluster_status(
@@ -34,9 +38,11 @@ def cluster_status(
     if newest is not None:
         status = mirror(before, newest, training, generation, now)
         if is_unreadable(newest):
-            status = _without_steps(status)
+            status = _without_steps(before, status, newest)
         if CRON_LABEL in (newest["metadata"].get("labels") or {}) and before.get("state") == "Ready":
-            status = _still_serving(before, status)
+            status = _still_serving(before, status, OF_SERVING, CONDITIONS_OF_SERVING)
+        elif before.get("endpoint") and isinstance(intent, Intent) and intent.serves:
+            status = _still_serving(before, status, OF_SERVER, CONDITIONS_OF_SERVER)
     else:
         status = _without_run(before, intent, generation, now)
     if newest is None or len(workflows) > 1:
@@ -65,19 +71,28 @@ def _found_nothing_new(run: Object) -> bool:
     return scheduled and is_nothing_new({step.name: step for step in read_steps(run)})
 
 
-def _without_steps(status: Status) -> Status:
-    """Say of a run whose nodes lie in Argo's database only what its phase and progress say."""
-    return {key: value for key, value in status.items() if key not in ("steps", "step")}
+def _without_steps(before: Status, status: Status, run: Object) -> Status:
+    """Say of a run whose nodes lie in Argo's database its phase and progress, and what was known of it before."""
+    if before.get("workflow") != run["metadata"]["name"]:
+        before = {}
+    kept = {key: before[key] for key in OF_STEPS if key in before}
+    known = {c["type"]: c for c in before.get("conditions", ())}
+    conditions = [known.get(c["type"], c) if c["type"] in CONDITIONS_OF_STEPS else c for c in status["conditions"]]
+    conditions = [c for c in conditions if c["type"] in known or c["type"] not in CONDITIONS_OF_STEPS]
+    state = "Ready" if status["state"] == "Succeeded" and kept.get("endpoint") else status["state"]
+    plain = {key: value for key, value in status.items() if key not in ("steps", "step", "progress")}
+    progress = (run.get("status") or {}).get("progress")
+    return {**plain, **kept, "state": state, "conditions": conditions, **({"progress": progress} if progress else {})}
 
 
-def _still_serving(before: Status, status: Status) -> Status:
+def _still_serving(before: Status, status: Status, fields: Sequence[str], conditions: Sequence[str]) -> Status:
     """Return the status of a run beside which an earlier model serves: its own success is what changes that."""
     if status["state"] in ("Ready", "Succeeded"):
         return status
-    kept = {key: before[key] for key in OF_SERVING if key in before}
+    kept = {key: before[key] for key in fields if key in before}
     known = {c["type"]: c for c in before.get("conditions", ())}
-    conditions = [known.get(c["type"], c) if c["type"] in CONDITIONS_OF_SERVING else c for c in status["conditions"]]
-    return {**status, **kept, "conditions": conditions}
+    now = [known.get(c["type"], c) if c["type"] in conditions else c for c in status["conditions"]]
+    return {**status, **kept, "conditions": now}
 
 
 def _without_run(before: Status, intent: Intent | Refusal, generation: int, now: str) -> Status:

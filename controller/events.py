@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from controller.failure import explain
 from controller.kube_api import Object
 
 LONGEST_MESSAGE = 1024
@@ -88,15 +89,20 @@ def _why(after: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     if after.get("workflow") != run["name"]:
         return ""
     failed = [s for s in after.get("steps", ()) if s["phase"] in ("Failed", "Error")]
-    return f"{failed[0]['name']}: {failed[0].get('message', '')}" if failed else ""
+    if not failed:
+        return ""
+    why = explain(failed[0]["name"], failed[0].get("message", ""))
+    return f"{why.step}: {why.reason}: {why.message} {why.fix}".strip()
 
 
 def _waiting(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Told]:
     was = {(c["type"], c["reason"]) for c in before.get("conditions", ())}
-    for kind in ("ResourceReady", "JobStarted", "InferenceReady"):
+    told: set[str] = set()
+    for kind in ("ResourceReady", "JobStarted", "InferenceReady", "WorkspaceSucceeded"):  # the last: of any other step
         now = _condition(after, kind)
         waits = now.get("reason") in ("Unschedulable", "ImagePullError", "ContainerStartError")
-        if waits and (kind, now["reason"]) not in was:
+        if waits and (kind, now["reason"]) not in was and str(now["message"]) not in told:
+            told.add(str(now["message"]))
             yield Told("StepWaiting", str(now["message"]))
 
 

@@ -144,7 +144,7 @@ def _conditions(
     ]
     if "deploy" in steps:
         wanted.append(_inference(steps))
-    wanted += [_succeeded(state, failure), _finished(state, finished=finished)]
+    wanted += [_succeeded(state, failure, steps), _finished(state, finished=finished)]
     return stamped(wanted, before, generation, now)
 
 
@@ -211,12 +211,16 @@ def _inference(steps: Mapping[str, StepStatus]) -> Condition:
     )
 
 
-def _succeeded(state: State, failure: Failure | None) -> Condition:
+def _succeeded(state: State, failure: Failure | None, steps: Mapping[str, StepStatus]) -> Condition:
     if state in ("Succeeded", "Ready"):
         return "WorkspaceSucceeded", "True", "workspaceSucceeded", "workspace succeeds"
     if failure is not None:
         said = f"{failure.step}: {failure.reason}: {failure.message} {failure.fix}".strip()
         return "WorkspaceSucceeded", "False", "workspaceFailed", said
+    waiting = [diagnose(step.name, step.message) for step in steps.values() if step.phase == "Pending"]
+    known = next((found for found in waiting if found is not None), None)
+    if known is not None:  # whichever step it is: not all have a condition of their own
+        return "WorkspaceSucceeded", "False", known.reason, f"{known.message} {known.fix}"
     return "WorkspaceSucceeded", "False", "workspacePending", "workspace has not completed"
 
 

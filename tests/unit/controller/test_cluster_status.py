@@ -1,5 +1,7 @@
 """The status on a cluster: what serves beside a run, runs that found nothing new, what is told as Events."""
 
+from dataclasses import replace
+
 from controller.cluster_status import cluster_status
 from controller.events import KINDS, Told, changes, event_body
 from controller.intent import Intent, Refusal
@@ -119,6 +121,48 @@ def test_of_offloaded_nodes_only_the_phase_is_told():
     found = status([away])
     assert found["state"] == "Running"
     assert "steps" not in found
+
+
+def test_what_was_known_of_a_run_is_kept_when_its_nodes_are_offloaded():
+    ready = status([FIRST])
+    away = run("ws-aaaa", "Succeeded")
+    away["status"] |= {"nodes": {}, "offloadNodeStatusVersion": "fnv:1", "progress": "7/7"}
+    found = status([away], ready)
+    kept = ("state", "endpoint", "output", "training")
+    assert {key: found[key] for key in kept} == {key: ready[key] for key in kept}
+    assert conditions(found) == conditions(ready)
+    assert found["progress"] == "7/7"
+
+
+def test_beside_a_run_of_another_revision_the_server_goes_on():
+    ready = status([FIRST])
+    for phase, state in (("Running", "Running"), ("Failed", "Failed")):
+        found = status([FIRST, run("ws-bbbb", phase, started="2026-11-25T11:00:00Z", fetch=phase)], ready)
+        assert (found["state"], found["endpoint"], found["output"]["digest"]) == (state, "http://ws", "sha256:1")
+        assert conditions(found)["InferenceReady"] == conditions(ready)["InferenceReady"]
+        assert conditions(found)["WorkspaceSucceeded"][0] == "False"
+
+
+def test_where_nothing_shall_be_served_any_more_the_endpoint_goes():
+    without = replace(INTENT, serves=False)
+    found = status([FIRST, run("ws-bbbb", started="2026-11-25T11:00:00Z")], status([FIRST]), without)
+    assert "endpoint" not in found
+
+
+def test_whichever_step_waits_it_is_told_once_with_its_remedy():
+    waiting = run("ws-aaaa", fetch="Pending")
+    node = waiting["status"]["nodes"][node_id("ws-aaaa", "ws-aaaa.fetch")]
+    node["message"] = 'ImagePullBackOff: Back-off pulling image "r.example.com/step:1"'
+    found = status([waiting])
+    assert conditions(found)["WorkspaceSucceeded"] == ("False", "ImagePullError")
+    assert [t.reason for t in changes({}, found)].count("StepWaiting") == 1
+
+
+def test_the_event_of_a_failure_has_its_reason_and_its_remedy():
+    failed = run("ws-aaaa", "Failed", tune="Failed")
+    failed["status"]["nodes"][node_id("ws-aaaa", "ws-aaaa.tune")]["message"] = "OOMKilled (exit code 137)"
+    (told,) = [t for t in changes({}, status([failed])) if t.reason == "RunFailed"]
+    assert "ContainerOOMKilled" in told.message
 
 
 def test_an_event_is_told_of_a_change_and_of_each_change_once():
