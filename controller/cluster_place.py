@@ -14,6 +14,7 @@ Workspace = dict[str, Any]
 API = "/apis/kaito.sh/v1beta1"
 WORKFLOWS = "/apis/argoproj.io/v1alpha1"
 COMPONENT = "app.kubernetes.io/component"
+RUN_OF_POD = "workflows.argoproj.io/workflow"  # Argo's
 POLL_SECONDS = 1.0
 MANAGER = "kaiflow-cli"
 
@@ -79,7 +80,7 @@ class ClusterPlace:
         printed: dict[str, int] = {}
         while True:
             workspace = self.read(name)
-            pods = self._pods(name, step)
+            pods = self._pods(name, step, workspace.get("status", {}).get("workflow", ""))
             if not pods and not (follow and _running(workspace)):
                 raise self._no_pod(workspace, step)
             for pod in pods:
@@ -88,10 +89,12 @@ class ClusterPlace:
                 return
             time.sleep(POLL_SECONDS)
 
-    def _pods(self, name: str, step: str | None) -> list[dict[str, Any]]:
+    def _pods(self, name: str, step: str | None, run: str) -> list[dict[str, Any]]:
+        """Return the pods of the run, and the server's; those that failed in runs before are there for a while."""
         labels = {WORKSPACE_LABEL: name, **({COMPONENT: step} if step else {})}
         found = self._cluster.list(f"/api/v1/namespaces/{self.namespace}/pods", labels)
-        return sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+        of_run = [pod for pod in found if pod["metadata"]["labels"].get(RUN_OF_POD, run) == run]
+        return sorted(of_run, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     def _no_pod(self, workspace: Workspace, step: str | None) -> WorkspaceNotFoundError:
         known = [s["name"] for s in workspace.get("status", {}).get("steps", ())]

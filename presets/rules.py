@@ -55,12 +55,12 @@ def _all_rules(workspace: Workspace, around: Surroundings) -> Errors:
 
 def _name(workspace: Workspace) -> Errors:
     name = workspace.metadata.name
-    if not is_dns_label(name):
+    if not is_dns_label(name) or not name[0].isalpha():  # the Service is called so: RFC 1035
         yield FieldError(
             "metadata.name",
             "InvalidName",
-            f"{name!r} is not a name that Kubernetes takes." if name else "The Workspace has no name.",
-            "Use lower-case letters, digits and dashes, 63 at most, such as tune-phi-3.",
+            f"{name!r} is not a name that Kubernetes takes for a Service." if name else "The Workspace has no name.",
+            "Use lower-case letters, digits and dashes, 63 at most, a letter first, such as tune-phi-3.",
         )
     if not is_dns_label(workspace.metadata.namespace):
         yield FieldError(

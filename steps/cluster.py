@@ -5,6 +5,7 @@ objects, for resources of which the client has no types (NodeClaim).
 """
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ class Cluster:
 
     @classmethod
     def connect(cls, context: str | None = None) -> "Cluster":
-        """Return the cluster of the pod's service account, else that of the kubeconfig.
+        """Return the cluster of the kubeconfig, else that of the pod's service account.
 
         Raises:
             ConfigError: there is neither.
@@ -40,7 +41,10 @@ class Cluster:
                 "ExtraMissing", "The Kubernetes client is not installed.", fix="pip install 'kaiflow[cluster]'"
             ) from error
         try:
-            config.load_config(**({"context": context} if context else {}))
+            if context or os.environ.get("KUBECONFIG"):  # load_config looks for one file of that name alone
+                config.load_kube_config(context=context)
+            else:
+                config.load_config()
         except config.ConfigException as error:
             raise ConfigError(
                 "ClusterUnknown", "There is no cluster to speak to.", fix="Set KUBECONFIG, or run in a pod."

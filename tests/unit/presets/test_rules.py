@@ -37,6 +37,7 @@ ONE_EDIT = [
     ("metadata.name", "Tune_Phi", "metadata.name"),
     ("metadata.name", "a" * 64, "metadata.name"),
     ("metadata.name", "", "metadata.name"),
+    ("metadata.name", "7b-tune", "metadata.name"),
     ("metadata.namespace", "Not A Namespace", "metadata.namespace"),
     (
         "metadata.annotations",
