@@ -32,17 +32,20 @@ class RegistryAuth:
         self._identity: Credentials | None = None  # a workload identity's, exchanged
         self._basic = False
 
-    def header(self, repository: str, *, push: bool) -> dict[str, str]:
-        """Return the Authorization header for a request, empty before the first challenge."""
+    def header(self, repository: str, *, push: bool, beside: str = "") -> dict[str, str]:
+        """Return the Authorization header for a request, empty before the first challenge.
+
+        ``beside`` is the repository that a mount takes a blob from.
+        """
         if self._basic:
             return self._basic_header(repository)
-        for scope in (_scope(repository, push), *(() if push else (_scope(repository, True),))):
+        for scope in (_scope(repository, push, beside), *(() if push else (_scope(repository, True),))):
             token, until = self._tokens.get(scope, ("", 0.0))
             if until > time.monotonic() + EARLY_SECONDS:
                 return {"Authorization": f"Bearer {token}"}
         return {}
 
-    def answer(self, challenge: str, repository: str, *, push: bool) -> dict[str, str]:
+    def answer(self, challenge: str, repository: str, *, push: bool, beside: str = "") -> dict[str, str]:
         """Return the header that answers ``WWW-Authenticate: challenge``.
 
         Raises:
@@ -59,8 +62,9 @@ class RegistryAuth:
         schemes = ("https://", "http://") if self._plain else ("https://",)  # no password leaves TLS
         if not challenge.lower().startswith("bearer") or not parts.get("realm", "").startswith(schemes):
             raise self._denied(repository, "asks for a way to sign in that is not known here")
-        token, seconds = self._token(parts, repository, _scope(repository, push))
-        self._tokens[_scope(repository, push)] = (token, time.monotonic() + seconds)
+        scope = _scope(repository, push, beside)
+        token, seconds = self._token(parts, repository, scope)
+        self._tokens[scope] = (token, time.monotonic() + seconds)
         return {"Authorization": f"Bearer {token}"}
 
     def _basic_header(self, repository: str) -> dict[str, str]:
@@ -103,7 +107,8 @@ class RegistryAuth:
             return self._session.post(realm, data=form, timeout=TIMEOUT_SECONDS, verify=self._verify)
         basic = credentials.basic if credentials else None
         headers = {"Authorization": f"Basic {basic}"} if basic else {}
-        return self._session.get(realm, params=query, headers=headers, timeout=TIMEOUT_SECONDS, verify=self._verify)
+        asked = {**query, "scope": query["scope"].split(" ")}  # each in a parameter of its own
+        return self._session.get(realm, params=asked, headers=headers, timeout=TIMEOUT_SECONDS, verify=self._verify)
 
     def _denied(self, repository: str, why: str) -> NotPermittedError:
         return NotPermittedError(
@@ -113,5 +118,6 @@ class RegistryAuth:
         )
 
 
-def _scope(repository: str, push: bool) -> str:
-    return f"repository:{repository}:{'pull,push' if push else 'pull'}"
+def _scope(repository: str, push: bool, beside: str = "") -> str:
+    own = f"repository:{repository}:{'pull,push' if push else 'pull'}"
+    return f"{own} repository:{beside}:pull" if beside else own

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import oras.provider
 import requests
@@ -38,6 +39,7 @@ class _Oras(oras.provider.Registry):  # type: ignore[misc]  # oras-py has no typ
 
     def __init__(self, registry: str, config: DockerConfig, *, plain: bool, verify: bool | str) -> None:
         super().__init__(hostname=registry, insecure=plain, tls_verify=verify)
+        self._host = registry
         self.signing = RegistryAuth(registry, config, self.session, plain=plain, verify=verify)
 
     def do_request(  # the one seam through which oras-py sends everything
@@ -50,8 +52,10 @@ class _Oras(oras.provider.Registry):  # type: ignore[misc]  # oras-py has no typ
         stream: bool = False,
     ) -> requests.Response:
         """Send a request, signed; a challenge is answered once."""
-        found = re.search(r"/v2/(.+?)/(?:blobs|manifests|tags|referrers)(?:/|$)", url)
+        parts = urlsplit(url)
+        found = re.search(r"/v2/(.+?)/(?:blobs|manifests|tags|referrers)(?:/|$)", parts.path)
         repository, push = found[1] if found else "", method in ("POST", "PUT", "PATCH", "DELETE")
+        beside = parse_qs(parts.query).get("from", [""])[0]  # a mount reads there
         options: dict[str, Any] = {
             "json": json, "stream": stream, "verify": self._tls_verify, "timeout": TIMEOUT_SECONDS,
             "allow_redirects": method in ("GET", "HEAD"),
@@ -60,15 +64,20 @@ class _Oras(oras.provider.Registry):  # type: ignore[misc]  # oras-py has no typ
         def body() -> Any:  # noqa: ANN401  (what is streamed is made anew for every try)
             return data() if callable(data) else data
 
-        signed = {**(headers or {}), **self.signing.header(repository, push=push)}
+        known = self.signing.header(repository, push=push, beside=beside) if self._is_own(url) else {}
+        signed = {**(headers or {}), **known}
         response: requests.Response = self.session.request(method, url, headers=signed, data=body(), **options)
         challenge = response.headers.get("WWW-Authenticate", "")
-        if response.status_code != 401 or not challenge:
+        if response.status_code != 401 or not challenge or not self._is_own(response.url):
             return response
         response.close()
-        signed |= self.signing.answer(challenge, repository, push=push)
+        signed |= self.signing.answer(challenge, repository, push=push, beside=beside)
         again: requests.Response = self.session.request(method, url, headers=signed, data=body(), **options)
         return again
+
+    def _is_own(self, url: str) -> bool:
+        """Whether the address is the registry's: a redirect or an upload's place may lead elsewhere, unsigned."""
+        return urlsplit(url).netloc.removesuffix(":443") == self._host.removesuffix(":443")
 
 
 class Repository:

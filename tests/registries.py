@@ -176,11 +176,12 @@ class TokenService:
         def coded(data: bytes) -> str:
             return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
-        kind, name, actions = scope.split(":")
+        granted = [dict(zip(("type", "name", "actions"), each.split(":"), strict=True)) for each in scope.split(" ")]
+        access = [{**each, "actions": each["actions"].split(",")} for each in granted]
         now = int(time.time())
         claims = {
             "iss": "test", "sub": USER, "aud": "test", "exp": now + self.seconds, "nbf": now - 5, "iat": now,
-            "jti": secrets.token_hex(8), "access": [{"type": kind, "name": name, "actions": actions.split(",")}],
+            "jti": secrets.token_hex(8), "access": access,
         }  # fmt: skip
         certificate_der = x509.load_pem_x509_certificate((self.folder / "cert.pem").read_bytes()).public_bytes(
             serialization.Encoding.DER
@@ -204,7 +205,7 @@ class TokenService:
                 if self.headers.get("Authorization") != expected:
                     status = 401
                 else:
-                    scope = query["scope"][0]
+                    scope = " ".join(query["scope"])
                     service.asked.append(scope)
                     body = {"token": service.token(scope), "expires_in": service.seconds}
                 data = json.dumps(body).encode()

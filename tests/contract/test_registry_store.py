@@ -17,7 +17,7 @@ from steps.oci_layout import LayoutStore
 from steps.registry import blob_to
 from steps.registry_client import Repository
 from steps.registry_store import RegistryStore
-from steps.registry_upload import upload
+from steps.registry_upload import mount, upload
 from steps.store import publish
 from tests.registries import PASSWORD, USER, TokenService, base64_of, certificate, registry
 from tests.registry_proxy import first, proxied
@@ -303,3 +303,34 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         command = [sys.executable, "-c", code, f"{address}/memory/{mebibytes}", str(path)]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     assert peaks[1] - peaks[0] < 20 << 10  # KiB
+
+
+def test_a_blob_is_mounted_from_another_repository_with_a_token_for_both(with_tokens, files, tmp_path):
+    address, service, cert = with_tokens
+    cache = RegistryStore(f"{address}/team/cache", credentials(address), verify=cert)
+    made = publish(cache, "application/x", files, {}, ["run-1"])
+    target = RegistryStore(f"{address}/team/adapter", credentials(address), verify=cert)
+    assert all(mount(target._at, layer.digest, "team/cache") for layer in made.layers)
+    assert "repository:team/adapter:pull,push repository:team/cache:pull" in service.asked
+
+
+def test_whoever_a_redirect_leads_to_gets_no_credentials(address, files, tmp_path):
+    told = []
+
+    def asks(exchange):
+        told.append((exchange.path, exchange.headers.get("Authorization")))
+        realm = f'Bearer realm="http://{exchange.headers["Host"]}/token",service="x"'
+        return exchange.answer(401, WWW_Authenticate=realm)
+
+    made = publish(RegistryStore(f"{address}/team/led", NOBODY), "application/x", files, {}, ["run-1"])
+    with proxied("127.0.0.1:9", asks) as (elsewhere, _):
+
+        def leads(exchange):
+            return exchange.kind == "GET blob" and exchange.answer(307, Location=f"http://{elsewhere}{exchange.path}")
+
+        with proxied(address, leads) as (front, _):
+            store = RegistryStore(f"{front}/team/led", credentials(front))
+            with pytest.raises(KaiflowError):
+                store.check_out(made, tmp_path / "out")
+    assert told
+    assert {(path.startswith("/token"), authorization) for path, authorization in told} == {(False, None)}
