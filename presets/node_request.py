@@ -4,13 +4,13 @@ The order of attempts: the machine that is named (or the cheapest that fits), th
 of each first spot, where that is wanted, and every zone before the next.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from presets.catalogue import Model
 from presets.errors import ConfigError
-from presets.fit import fitting
+from presets.fit import fit, fitting
 from presets.gpus import Sku, find_sku
 from presets.memory import GIB
 from presets.provisioners import PROVIDERS, Cloud, Provisioner
@@ -75,7 +75,7 @@ def node_request(
     """Return what to ask for; without attempts where no machine is named and none of ``table`` is known to fit.
 
     Raises:
-        ConfigError: a machine that is to be tried next has fewer GPUs than the first.
+        ConfigError: a machine that is to be tried next has fewer GPUs than the first, or the training does not fit it.
     """
     node = recipe.node
     named = _machines(recipe, model, placement, table)
@@ -87,6 +87,8 @@ def node_request(
                 f"{name} has {sku.count} GPUs, and the pod of {named[0][0]} asks for {gpus}.",
                 fix="Name machines with at least as many GPUs in kaiflow.dev/fallback-instance-types.",
             )
+        if sku is not None and model is not None and model.shape is not None:
+            fit(recipe, model, sku)
     if placement.provisioner == "byo":
         attempts: tuple[NodeAttempt, ...] = (NodeAttempt(named[0][0] if named else ""),)
     else:
@@ -101,11 +103,15 @@ def _machines(
     node = recipe.node
     if node.instance_type:
         names = (node.instance_type, *node.fallback_instance_types)
-        return [(sku.name if (sku := find_sku(name, table)) else name, sku) for name in names]
+        return _known(names, table)
     if placement.provisioner == "byo":
         return []
     cheapest = fitting(recipe, model, of_cloud(table, placement.cloud).values()) if model and model.shape else []
-    return [(sku.name, sku) for sku in cheapest[:1]]
+    return [*((sku.name, sku) for sku in cheapest[:1]), *_known(node.fallback_instance_types, table)]
+
+
+def _known(names: Iterable[str], table: Mapping[str, Sku]) -> list[tuple[str, Sku | None]]:
+    return [(sku.name if (sku := find_sku(name, table)) else name, sku) for name in names]
 
 
 def require_attempts(request: NodeRequest) -> None:

@@ -30,6 +30,7 @@ TIMEOUT_SECONDS = (10, 120)
 MANIFEST_BYTES = 4 << 20
 CHUNK_BYTES = 1 << 20
 SLOW_SECONDS, SLOW_BYTES = 30.0, 30 << 10  # less than so much in so long is no download
+LONGEST_WORDS = 300
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 FAULTS = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
@@ -185,12 +186,12 @@ class Repository:
 
     def refused(self, response: requests.Response) -> KaiflowError:
         """Return the error that an answer stands for: its status, the registry's own word, the remedy."""
-        code = _error_code(response)
-        what = f"{self.shown} answered {response.status_code}{f' {code}' if code else ''}."
+        said = _error_words(response)
+        what = f"{self.shown} answered {response.status_code}{f' {said}' if said else ''}."
         if response.status_code in (401, 403):
-            return NotPermittedError(
-                "RegistryForbidden", what, fix="Name a pull secret whose user may read the repository."
-            )
+            writes = response.request.method not in ("GET", "HEAD")
+            secret = "an imagePushSecret whose user may write to" if writes else "a pull secret whose user may read"
+            return NotPermittedError("RegistryForbidden", what, fix=f"Name {secret} the repository.")
         if response.status_code == 404:
             return DataError("ImageNotFound", what, fix="Check repository and tag.")
         if response.status_code in PASSING:
@@ -230,13 +231,17 @@ def _hub_names(reference: ImageReference) -> tuple[str, str]:
     return "registry-1.docker.io", path if "/" in path else f"library/{path}"
 
 
-def _error_code(response: requests.Response) -> str:
-    """Return the registry's own word for the error: a short constant such as MANIFEST_UNKNOWN."""
+def _error_words(response: requests.Response) -> str:
+    """Return the registry's own words: a constant such as MANIFEST_UNKNOWN, and its message without addresses."""
     try:
-        code = response.json()["errors"][0]["code"]
-    except (ValueError, LookupError, TypeError, requests.RequestException):
+        error = response.json()["errors"][0]
+        code, message = error["code"], error.get("message", "")
+    except (ValueError, LookupError, TypeError, AttributeError, requests.RequestException):
         return ""
-    return code if isinstance(code, str) and re.fullmatch(r"[A-Z_]{1,40}", code) else ""
+    if not isinstance(code, str) or not re.fullmatch(r"[A-Z_]{1,40}", code):
+        return ""
+    plain = re.sub(r"\S*://\S*", "…", message)[:LONGEST_WORDS] if isinstance(message, str) else ""
+    return f"{code} ({' '.join(plain.split()).rstrip('.')})" if plain.strip() else code
 
 
 def received(answer: requests.Response) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ The Hugging Face hub at a commit, an OCI image at a digest, or a Python package 
 pickled weights, no code.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -110,6 +111,8 @@ def _hub_errors(model: str, revision: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise _refused(model, revision, error.response.status_code) from error
     except (httpx.HTTPError, OSError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # this machine's fault
+            raise
         raise TryAgainError(
             "HubUnreachable",
             f"The model hub does not answer ({type(error).__name__}).",
@@ -122,7 +125,8 @@ def _refused(model: str, revision: str, status: int) -> KaiflowError:
         return NotPermittedError(
             "ModelForbidden",
             f"The hub refuses {model} ({status}).",
-            fix="Accept the licence on the model's page and set HF_TOKEN to a token that may read it.",
+            fix="Accept the licence on the model's page; name a Secret with the key HF_TOKEN, whose token may read it,"
+            " in tuning.preset.presetOptions.modelAccessSecret (on your machine: set HF_TOKEN).",
         )
     if status == 404:
         return DataError("ModelNotFound", f"The hub has no {model} at {revision}.", fix="Check id and revision.")

@@ -334,3 +334,22 @@ def test_whoever_a_redirect_leads_to_gets_no_credentials(address, files, tmp_pat
                 store.check_out(made, tmp_path / "out")
     assert told
     assert {(path.startswith("/token"), authorization) for path, authorization in told} == {(False, None)}
+
+
+def test_a_refusal_has_the_registrys_words_without_addresses_and_the_remedy_of_what_was_tried(address, files):
+    said = {"errors": [{"code": "DENIED", "message": "quota of team/full is used up, see https://r/x?sig=SECRET."}]}
+
+    def refuses(exchange):
+        if exchange.command != "POST":
+            return False
+        data = json.dumps(said).encode()
+        exchange.send_response(403)
+        exchange.send_header("Content-Length", str(len(data)))
+        exchange.end_headers()
+        exchange.wfile.write(data)
+        return True
+
+    with proxied(address, refuses) as (front, _), pytest.raises(NotPermittedError) as refused:
+        publish(RegistryStore(f"{front}/team/full", NOBODY), "application/x", files, {}, ["x"])
+    assert "403 DENIED (quota of team/full is used up, see …)" in refused.value.message
+    assert "imagePushSecret" in str(refused.value.fix)

@@ -70,6 +70,22 @@ def test_a_fallback_with_fewer_gpus_is_refused(wanted):
         wanted(annotations={"fallback-instance-types": "Standard_NC24ads_A100_v4"}, **edits)
 
 
+def test_a_fallback_that_the_training_does_not_fit_is_refused(wanted):
+    with pytest.raises(ConfigError) as refused:
+        wanted(
+            annotations={"fallback-instance-types": "Standard_NC4as_T4_v3"},
+            tuning__preset__name="qwen2.5-coder-32b-instruct",
+        )
+    assert refused.value.reason == "InsufficientMemory"
+
+
+def test_where_no_machine_is_named_the_fallbacks_come_behind_the_cheapest(wanted):
+    found = wanted(annotations={"fallback-instance-types": "Standard_NC40ads_H100_v5"}, resource__instanceType=...)
+    machines = [attempt.instance_type for attempt in found.attempts]
+    assert len(machines) == 2
+    assert machines[1] == "Standard_NC40ads_H100_v5"
+
+
 def test_given_nodes_are_matched_by_labels_and_the_machine_where_it_is_named(wanted):
     byo = NodePlacement("byo")
     assert [a.instance_type for a in wanted(byo).attempts] == ["Standard_NC24ads_A100_v4"]
