@@ -158,6 +158,7 @@ class TokenService:
         self.port = free_port()
         self.asked: list[str] = []  # scopes, in order
         self.seconds = 300
+        self.refused = ""  # a repository that nobody gets a token for
 
     @property
     def config(self) -> str:
@@ -204,6 +205,8 @@ class TokenService:
                 status, body = 200, {}
                 if self.headers.get("Authorization") != expected:
                     status = 401
+                elif service.refused and any(service.refused in scope for scope in query["scope"]):
+                    status = 403
                 else:
                     scope = " ".join(query["scope"])
                     service.asked.append(scope)

@@ -353,3 +353,13 @@ def test_a_refusal_has_the_registrys_words_without_addresses_and_the_remedy_of_w
         publish(RegistryStore(f"{front}/team/full", NOBODY), "application/x", files, {}, ["x"])
     assert "403 DENIED (quota of team/full is used up, see …)" in refused.value.message
     assert "imagePushSecret" in str(refused.value.fix)
+
+
+def test_who_gets_no_token_for_the_other_repository_sends_the_blob(with_tokens, files, tmp_path):
+    address, service, cert = with_tokens
+    cache = RegistryStore(f"{address}/team/hidden", credentials(address), verify=cert)
+    made = publish(cache, "application/x", files, {}, ["run-1"])
+    service.refused = "team/hidden"
+    target = RegistryStore(f"{address}/team/open", credentials(address), verify=cert)
+    assert not mount(target._at, made.layers[0].digest, "team/hidden")
+    assert_round_trip(target, files, tmp_path)
