@@ -13,6 +13,7 @@ import requests
 
 from presets.errors import NotPermittedError, TryAgainError
 from steps import azure_registry
+from steps.backoff import ATTEMPTS, PASSING, pause
 from steps.docker_config import Credentials, DockerConfig
 
 EARLY_SECONDS = 15  # a token is not used in its last seconds
@@ -74,27 +75,38 @@ class RegistryAuth:
     def _token(self, challenge: dict[str, str], repository: str, scope: str) -> tuple[str, float]:
         credentials = self._config.find(self._registry, repository) or self._workload_identity()
         query = {"service": challenge.get("service", ""), "scope": scope}
-        try:
-            response = self._ask(challenge["realm"], query, credentials)
-        except requests.RequestException as error:
-            raise TryAgainError(
-                "RegistryUnreachable",
-                f"The token service of {self._registry} does not answer ({type(error).__name__}).",
-                fix="The step tries again by itself.",
-            ) from error
-        if response.status_code >= 500 or response.status_code == 429:
-            raise TryAgainError(
-                "RegistryUnreachable",
-                f"The token service of {self._registry} answered {response.status_code}.",
-                fix="The step tries again by itself.",
-            )
+        response = self._asked(challenge["realm"], query, credentials)
         if response.status_code != 200:
             raise self._denied(repository, f"does not accept the credentials ({response.status_code})")
-        body: dict[str, Any] = response.json()
-        token = body.get("token") or body.get("access_token")
+        try:
+            body: dict[str, Any] = response.json()
+            token = body.get("token") or body.get("access_token")
+            seconds = float(body.get("expires_in") or DEFAULT_SECONDS)
+        except (ValueError, TypeError, AttributeError):  # whatever it is, it is no token
+            token, seconds = None, 0.0
         if not token:
             raise self._denied(repository, "gives no token")
-        return str(token), float(body.get("expires_in") or DEFAULT_SECONDS)
+        return str(token), seconds
+
+    def _asked(self, realm: str, query: dict[str, str], credentials: Credentials | None) -> requests.Response:
+        """Return the token service's answer; it is asked again while it cannot.
+
+        Raises:
+            TryAgainError: it cannot for too long.
+        """
+        for attempt in range(ATTEMPTS):
+            said, wait = "", ""
+            try:
+                response = self._ask(realm, query, credentials)
+                if response.status_code not in PASSING:
+                    return response
+                said, wait = f"answered {response.status_code}", response.headers.get("Retry-After", "")
+            except requests.RequestException as error:
+                said = f"does not answer ({type(error).__name__})"
+            if attempt + 1 < ATTEMPTS:
+                pause(attempt, wait)
+        what = f"The token service of {self._registry} {said}."
+        raise TryAgainError("RegistryUnreachable", what, fix="The step tries again by itself.")
 
     def _workload_identity(self) -> Credentials | None:
         if self._identity is None and azure_registry.signs_in(self._registry):

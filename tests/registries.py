@@ -158,6 +158,7 @@ class TokenService:
         self.port = free_port()
         self.asked: list[str] = []  # scopes, in order
         self.seconds = 300
+        self.stumbles = 0  # how often it cannot answer yet
         self.refused = ""  # a repository that nobody gets a token for
 
     @property
@@ -205,6 +206,9 @@ class TokenService:
                 status, body = 200, {}
                 if self.headers.get("Authorization") != expected:
                     status = 401
+                elif service.stumbles:
+                    service.stumbles -= 1
+                    status = 503
                 elif service.refused and any(service.refused in scope for scope in query["scope"]):
                     status = 403
                 else:

@@ -363,3 +363,10 @@ def test_who_gets_no_token_for_the_other_repository_sends_the_blob(with_tokens, 
     target = RegistryStore(f"{address}/team/open", credentials(address), verify=cert)
     assert not mount(target._at, made.layers[0].digest, "team/hidden")
     assert_round_trip(target, files, tmp_path)
+
+
+def test_a_token_service_that_stumbles_is_asked_again(with_tokens, files, tmp_path, impatient):
+    address, service, cert = with_tokens
+    service.stumbles = 3
+    assert_round_trip(RegistryStore(f"{address}/team/stumbles", credentials(address), verify=cert), files, tmp_path)
+    assert service.stumbles == 0
