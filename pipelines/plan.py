@@ -205,12 +205,19 @@ def serving_place(plan: Plan) -> ServingPlace:
         node_labels=node_labels(plan.node) if on_gpu else {},
         on_own_node=on_gpu and plan.node.placement.provisioner != "byo",
         registry_secret=recipe.output.push_secret if recipe.output.image else None,
-        pull_secrets=images.pull_secrets,
+        pull_secrets=image_pull_secrets(plan),
         mounts=tuple(mounts),
         environment=plan.placement.environment,
         pod_labels=plan.placement.pod_labels,
+        weights_secrets=() if plan.stages_weights else recipe.model.pull_secrets,
         access_secret=None if plan.stages_weights else recipe.model.access_secret,
     )
+
+
+def image_pull_secrets(plan: Plan) -> tuple[str, ...]:
+    """Return the Secrets by which the kubelet pulls: our images, and the one that is mounted for its weights."""
+    weights = plan.recipe.model.pull_secrets if plan.mounted_weights else ()
+    return tuple(dict.fromkeys((*plan.placement.images.pull_secrets, *weights)))
 
 
 def _beside_output(recipe: Recipe) -> str:

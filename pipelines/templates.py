@@ -136,10 +136,17 @@ def _volumes(plan: Plan, step: PlannedStep) -> list[EmptyDirVolume | SecretVolum
     secret = recipe.output.push_secret
     if secret and recipe.output.image and step.verb in STORE_STEPS:
         volumes.append(_docker_config("registry", secret, REGISTRY_SECRET_FOLDER))
-    if step.verb == "fetch":
-        for index, pull_secret in enumerate(recipe.data.pull_secrets):
-            volumes.append(_docker_config(f"pull-{index}", pull_secret, f"{PULL_SECRETS_FOLDER}/{index}"))
+    for index, pull_secret in enumerate(_pull_secrets(plan, step)):
+        volumes.append(_docker_config(f"pull-{index}", pull_secret, f"{PULL_SECRETS_FOLDER}/{index}"))
     return volumes
+
+
+def _pull_secrets(plan: Plan, step: PlannedStep) -> tuple[str, ...]:
+    """Return the Secrets for the images that a step reads: the rows', or the weights'."""
+    if step.verb == "fetch":
+        return plan.recipe.data.pull_secrets
+    takes = step.verb == "weights" or (step.verb == "tune" and not plan.stages_weights)
+    return plan.recipe.model.pull_secrets if takes else ()
 
 
 def _docker_config(name: str, secret: str, path: str) -> SecretVolume:

@@ -11,7 +11,7 @@ from hera.workflows import DAG, CronWorkflow, Parameter, Task, Workflow
 from hera.workflows import models as m
 from pydantic import ValidationError
 
-from pipelines.plan import CRON_NAME_MAX, Plan, PlannedStep, cleanup_name, cron_name, user_volumes
+from pipelines.plan import CRON_NAME_MAX, Plan, PlannedStep, cleanup_name, cron_name, image_pull_secrets, user_volumes
 from pipelines.templates import STEP_ACCOUNT, template
 from presets.errors import ConfigError, FieldError, InvalidInput
 from presets.recipe import Recipe
@@ -99,7 +99,7 @@ def _shell(kind: type[Workflow], plan: Plan, **options: Any) -> Workflow:  # noq
         automount_service_account_token=False,  # Argo's own containers have one all the same
         executor=m.ExecutorConfig(service_account_name=STEP_ACCOUNT),
         synchronization=m.Synchronization(mutexes=[m.Mutex(name=f"kaiflow-{recipe.name}")]),  # one run at a time
-        image_pull_secrets=[m.LocalObjectReference(name=s) for s in plan.placement.images.pull_secrets] or None,
+        image_pull_secrets=[m.LocalObjectReference(name=s) for s in image_pull_secrets(plan)] or None,
         arguments=[
             Parameter(name="workdir", value="/work", description="Folder that the steps work in"),
             Parameter(name="store", value=plan.store, description="Where artifacts lie"),

@@ -44,6 +44,7 @@ class ModelRecipe:
     weights_image: str | None  # an OCI image that holds the weights
     package: PackagedWeights | None  # None: the weights come from the hub
     access_secret: str | None  # a Secret with HF_TOKEN
+    pull_secrets: tuple[str, ...] = ()  # Secrets for the image that holds the weights
 
 
 @dataclass(frozen=True, slots=True)

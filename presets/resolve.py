@@ -108,6 +108,7 @@ def _model(workspace: Workspace, tuning: Tuning, model: Model, choice: Choice) -
         access_secret=choice.pick(
             "model.access_secret", None, workspace=options.model_access_secret if options else None
         ),
+        pull_secrets=choice.pick("model.pull_secrets", (), workspace=(options and options.image_pull_secrets) or None),
     )
 
 

@@ -36,6 +36,7 @@ class ServingPlace:
     mounts: tuple[Mount, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     pod_labels: Mapping[str, str] = field(default_factory=dict)
+    weights_secrets: tuple[str, ...] = ()  # for the image of the weights, where they come from one
     access_secret: str | None = None  # with the token for the weights, where they come from the hub
     cpu: str = "1"
     memory: str = "4Gi"

@@ -21,6 +21,7 @@ from presets.errors import ConfigError
 
 HELPER_SECONDS = 30
 MOUNTED_CONFIG = Path("/run/kaiflow/registry/config.json")  # of the Secret that output.imagePushSecret names
+PULL_SECRETS = Path("/run/kaiflow/pull")  # of those for images of rows, or of weights, one by one
 DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 TOKEN_USER = "<token>"  # noqa: S105  (docker's mark for an identity token)
 
@@ -97,8 +98,8 @@ def user_configs() -> list[Path]:
 
 
 def step_credentials() -> DockerConfig:
-    """Return what a step may show to registries: the mounted Secret's entries, then the user's own."""
-    return DockerConfig.read([MOUNTED_CONFIG, *user_configs()])
+    """Return what a step may show to registries: the mounted Secrets' entries, then the user's own."""
+    return DockerConfig.read([MOUNTED_CONFIG, *sorted(PULL_SECRETS.glob("*/config.json")), *user_configs()])
 
 
 def _best_entry(entries: Mapping[str, Any], host: str, repository: str) -> Credentials | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from presets.serving_place import GPU_TOLERATIONS, ServingPlace
 from steps.contract import MANAGED_BY, RUN_LABEL, WORKSPACE_LABEL, WorkspaceRef, owner_reference
+from steps.docker_config import PULL_SECRETS
 from steps.node_claims import GPU
 from steps.serving_files import CONFIG_FILE, VARIABLE, Served
 
@@ -162,15 +163,23 @@ def _mounts() -> list[Object]:
 def _mounts_of(place: ServingPlace) -> list[Object]:
     own = [{"name": mount.name, "mountPath": mount.path, "readOnly": True} for mount in place.mounts]
     secret = [{"name": "registry", "mountPath": REGISTRY_FOLDER, "readOnly": True}] if place.registry_secret else []
-    return [*own, *secret]
+    pulls = [
+        {"name": f"pull-{index}", "mountPath": f"{PULL_SECRETS}/{index}", "readOnly": True}
+        for index, _ in enumerate(place.weights_secrets)
+    ]
+    return [*own, *secret, *pulls]
 
 
 def _volumes(place: ServingPlace) -> list[Object]:
     item = {"key": ".dockerconfigjson", "path": "config.json"}
-    secret = {"secretName": place.registry_secret, "items": [item], "optional": True}
+    named = {f"pull-{index}": name for index, name in enumerate(place.weights_secrets)}
+    named |= {"registry": place.registry_secret} if place.registry_secret else {}
     return [
         {"name": "work", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},
         *[{"name": mount["name"], **mount["source"]} for mount in map(asdict, place.mounts)],
-        *([{"name": "registry", "secret": secret}] if place.registry_secret else []),
+        *[
+            {"name": volume, "secret": {"secretName": name, "items": [item], "optional": True}}
+            for volume, name in named.items()
+        ],
     ]

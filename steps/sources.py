@@ -19,13 +19,12 @@ from steps.bucket_files import SCHEMES as BUCKETS
 from steps.bucket_files import fetch_bucket_file
 from steps.connections import Guard
 from steps.contract import INPUT_FOLDER, ReportsProgress, Target
-from steps.docker_config import DockerConfig, user_configs
+from steps.docker_config import PULL_SECRETS, DockerConfig, user_configs
 from steps.download import download, expected_sha256
 from steps.gather import Source
 from steps.hub_files import fetch_hub_file, hub_file
 
 VOLUME = INPUT_FOLDER
-PULL_SECRETS = Path("/run/kaiflow/pull")
 PERCENT = 100
 # Files that lie beside data and are none.
 BESIDE = (

@@ -36,6 +36,7 @@ EDITS = [
     ("the budget", {"metadata.annotations": {"kaiflow.dev/max-hours": "2"}}, set()),
     ("replicas", {"tuning.deploy": {"replicas": 3}}, set()),
     ("the machine", {"resource.instanceType": "Standard_NC40ads_H100_v5"}, set()),
+    ("the Secret of the hub's token", {"tuning.preset.presetOptions": {"modelAccessSecret": "x"}}, set()),
     ("the name of the Workspace", {"metadata.name": "another"}, {"push"}),  # the image says whose it is
 ]  # fmt: skip
 

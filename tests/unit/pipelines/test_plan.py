@@ -121,6 +121,31 @@ def test_a_gated_models_token_reaches_whoever_takes_the_weights_from_the_hub(wor
     assert serving_place(made).access_secret == ("hub-token" if reads else None)
 
 
+@pytest.mark.parametrize(
+    ("placement", "readers"),
+    [(Placement(), {"weights", "tune"}), (Placement(cache="registry.example.com/cache"), {"weights"})],
+    ids=["nobody keeps them", "a cache keeps them"],
+)
+def test_secrets_of_the_weights_image_are_where_it_is_read(workspace, put, recipe_of, placement, readers):
+    options = {"image": f"r.example.com/weights@sha256:{'1' * 64}", "imagePullSecrets": ["a", "b"]}
+    put(workspace, "tuning.preset.presetOptions", options)
+    made = plan(recipe_of(workspace), placement)
+    found = {}
+    for template in compile_workflow(made)["spec"]["templates"]:
+        secrets = [v["secret"]["secretName"] for v in template.get("volumes", ()) if v["name"].startswith("pull-")]
+        found |= {template["name"]: secrets} if secrets else {}
+    assert found == {reader: ["a", "b"] for reader in readers}
+    assert serving_place(made).weights_secrets == (("a", "b") if "tune" in readers else ())
+
+
+def test_an_image_that_is_mounted_for_its_weights_is_pulled_by_the_kubelet_with_its_secrets(workspace, put, recipe_of):
+    options = {"image": f"r.example.com/weights@sha256:{'1' * 64}", "imagePullSecrets": ["a"]}
+    put(workspace, "tuning.preset.presetOptions", options)
+    made = plan(recipe_of(workspace), Placement(image_volumes=True))
+    assert compile_workflow(made)["spec"]["imagePullSecrets"] == [{"name": "a"}]
+    assert serving_place(made).pull_secrets == ("a",)
+
+
 def test_labels_of_every_pod_are_on_every_pod(workspace, recipe_of):
     labels = {"azure.workload.identity/use": "true"}
     made = plan(recipe_of(workspace), Placement(pod_labels=labels))

@@ -23,6 +23,7 @@ GPU = ServingPlace(
     "serve", gpus=1, node_labels={"app": "ws"}, on_own_node=True, registry_secret="login", pull_secrets=("pull",),
     mounts=(Mount("weights", {"image": {"reference": "r/w@sha256:1"}}, "/mnt/weights"),),
     environment={"HF_ENDPOINT": "https://hub"}, pod_labels={"identity/use": "true"}, access_secret="hub-token",
+    weights_secrets=("a", "b"),
 )  # fmt: skip
 
 
@@ -65,6 +66,10 @@ def test_the_pod_has_the_labels_of_all_pods_and_the_token_for_its_weights():
     template = made(GPU)["Deployment"]["spec"]["template"]
     assert template["metadata"]["labels"]["identity/use"] == "true"
     key = {"name": "hub-token", "key": "HF_TOKEN", "optional": True}
+    mounted = {v["name"]: v["mountPath"] for v in template["spec"]["initContainers"][0]["volumeMounts"]}
+    assert {"pull-0": "/run/kaiflow/pull/0", "pull-1": "/run/kaiflow/pull/1"}.items() <= mounted.items()
+    volumes = {v["name"]: v.get("secret", {}).get("secretName") for v in template["spec"]["volumes"]}
+    assert (volumes["pull-0"], volumes["pull-1"], volumes["registry"]) == ("a", "b", "login")
     assert {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": key}} in template["spec"]["initContainers"][0]["env"]
 
 
