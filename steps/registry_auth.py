@@ -94,8 +94,9 @@ class RegistryAuth:
         Raises:
             TryAgainError: it cannot for too long.
         """
+        said = ""
         for attempt in range(ATTEMPTS):
-            said, wait = "", ""
+            wait = ""
             try:
                 response = self._ask(realm, query, credentials)
                 if response.status_code not in PASSING:

@@ -1,6 +1,7 @@
 """Whose Workspaces are taken."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -40,4 +41,5 @@ async def shares(status):
                 return
             raise ApiError(status, f"GET {path}", "said the server")
 
-    return await Operator(Answers(), Settings(Placement()), OperatorMetrics())._shares_with_kaito()
+    answers: Any = Answers()
+    return await Operator(answers, Settings(Placement()), OperatorMetrics())._shares_with_kaito()

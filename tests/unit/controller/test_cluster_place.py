@@ -1,5 +1,7 @@
 """What the commands read off a cluster."""
 
+from typing import Any
+
 from controller.cluster_place import COMPONENT, RUN_OF_POD, ClusterPlace
 
 
@@ -28,7 +30,8 @@ def pod(name, component, run=""):
 
 def test_logs_are_those_of_the_newest_run_and_of_the_server(capsys):
     pods = [pod("old", "tune", "ws-old"), pod("new", "tune", "ws-new"), pod("serves", "server")]
-    ClusterPlace(Pods(pods), None).logs("ws", None, follow=False)
+    cluster: Any = Pods(pods)
+    ClusterPlace(cluster, None).logs("ws", None, follow=False)
     said = capsys.readouterr().out
     assert "from new" in said
     assert "from serves" in said
