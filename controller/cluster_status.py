@@ -76,9 +76,11 @@ def _without_steps(before: Status, status: Status, run: Object) -> Status:
     if before.get("workflow") != run["metadata"]["name"]:
         before = {}
     kept = {key: before[key] for key in OF_STEPS if key in before}
-    known = {c["type"]: c for c in before.get("conditions", ())}
-    conditions = [known.get(c["type"], c) if c["type"] in CONDITIONS_OF_STEPS else c for c in status["conditions"]]
-    conditions = [c for c in conditions if c["type"] in known or c["type"] not in CONDITIONS_OF_STEPS]
+    known = {c["type"] for c in before.get("conditions", ())}
+    conditions = [
+        c for c in _kept(before, status, CONDITIONS_OF_STEPS)
+        if c["type"] in known or c["type"] not in CONDITIONS_OF_STEPS
+    ]  # fmt: skip
     state = "Ready" if status["state"] == "Succeeded" and kept.get("endpoint") else status["state"]
     plain = {key: value for key, value in status.items() if key not in ("steps", "step", "progress")}
     progress = (run.get("status") or {}).get("progress")
@@ -90,9 +92,13 @@ def _still_serving(before: Status, status: Status, fields: Sequence[str], condit
     if status["state"] in ("Ready", "Succeeded"):
         return status
     kept = {key: before[key] for key in fields if key in before}
-    known = {c["type"]: c for c in before.get("conditions", ())}
-    now = [known.get(c["type"], c) if c["type"] in conditions else c for c in status["conditions"]]
-    return {**status, **kept, "conditions": now}
+    return {**status, **kept, "conditions": _kept(before, status, conditions)}
+
+
+def _kept(before: Status, status: Status, kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the conditions, those of ``kinds`` as they were before, where they were there."""
+    known = {c["type"]: c for c in before.get("conditions", ()) if c["type"] in kinds}
+    return [known.get(c["type"], c) for c in status["conditions"]]
 
 
 def _without_run(before: Status, intent: Intent | Refusal, generation: int, now: str) -> Status:

@@ -11,7 +11,7 @@ from typing import Any
 from controller.observed_steps import output, read_steps
 from controller.state import StateFolder
 from pipelines.plan import Plan, told
-from steps.adapter_image import created_at, image_annotations
+from steps.adapter_image import created_at, image_annotations, owner_of
 from steps.content_keys import (
     ADAPTER_TYPE,
     assembled_tag,
@@ -88,6 +88,6 @@ def _image(plan: Plan, store: Store, run: Manifest | None) -> Manifest | None:
     if run is None:
         return None
     recipe = plan.recipe
-    owner = f"{recipe.namespace}/{recipe.name}"
+    owner = owner_of(recipe.namespace, recipe.name)
     notes = image_annotations(recipe.name, owner, recipe.model, recipe.data, run)
     return store.find(assembled_tag(notes, created_at()))

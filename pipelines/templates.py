@@ -25,10 +25,11 @@ from presets.node_request import NodeRequest
 from presets.serving_place import GPU_TOLERATIONS
 from presets.workspace import QUEUE_LABEL
 from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, RUN_LABEL, WORKSPACE_LABEL, Verb
+from steps.docker_config import MOUNTED_CONFIG, PULL_SECRETS
 
 WORKDIR = "{{workflow.parameters.workdir}}"
-REGISTRY_SECRET_FOLDER = "/run/kaiflow/registry"  # noqa: S105  (a path)
-PULL_SECRETS_FOLDER = "/run/kaiflow/pull"
+REGISTRY_SECRET_FOLDER = str(MOUNTED_CONFIG.parent)
+PULL_SECRETS_FOLDER = str(PULL_SECRETS)
 RETRY_EXPRESSION = 'lastRetry.status == "Error" || asInt(lastRetry.exitCode) == 75 || asInt(lastRetry.exitCode) > 128'
 DEADLINE_SECONDS: dict[Verb, int] = {  # tune's is the budget's, provision's that of its attempts
     "fetch": 7200, "weights": 7200, "push": 3600, "deploy": 3600, "release": 1800,
@@ -107,8 +108,7 @@ def _deadline_seconds(plan: Plan, step: PlannedStep) -> int:
 def _environment(plan: Plan, step: PlannedStep) -> list[Env | SecretEnv]:
     secret = plan.recipe.model.access_secret
     plain: list[Env | SecretEnv] = [Env(name=name, value=value) for name, value in plan.placement.environment.items()]
-    readers = ("fetch", "weights") if plan.stages_weights else ("fetch", "weights", "tune")  # fetch: the tokenizer
-    if step.verb not in readers or not secret:
+    if not secret or not (step.verb == "fetch" or _takes_weights(plan, step)):  # fetch: tokenizer, gated datasets
         return plain
     return [*plain, SecretEnv(name="HF_TOKEN", secret_name=secret, secret_key="HF_TOKEN", optional=True)]  # noqa: S106
 
@@ -145,8 +145,12 @@ def _pull_secrets(plan: Plan, step: PlannedStep) -> tuple[str, ...]:
     """Return the Secrets for the images that a step reads: the rows', or the weights'."""
     if step.verb == "fetch":
         return plan.recipe.data.pull_secrets
-    takes = step.verb == "weights" or (step.verb == "tune" and not plan.stages_weights)
-    return plan.recipe.model.pull_secrets if takes else ()
+    return plan.recipe.model.pull_secrets if _takes_weights(plan, step) else ()
+
+
+def _takes_weights(plan: Plan, step: PlannedStep) -> bool:
+    """Whether the step may have to take the weights from where they come from."""
+    return step.verb == "weights" or (step.verb == "tune" and not plan.stages_weights)
 
 
 def _docker_config(name: str, secret: str, path: str) -> SecretVolume:

@@ -148,9 +148,9 @@ def _resource_of_tuning(workspace: Workspace) -> Errors:
             "GPU partitions are not supported for tuning.",
             "Remove partition.",
         )
-    known = find_sku(resource.instance_type, skus()) is not None
-    if resource.instance_type is not None and not known and placeholders(resource.instance_type):
-        yield placeholder("resource.instanceType", resource.instance_type, "the SKU of your GPU machine")
+    named = resource.instance_type
+    if named is not None and placeholders(named) and find_sku(named, skus()) is None:
+        yield placeholder("resource.instanceType", named, "the SKU of your GPU machine")
 
 
 def _tuning(tuning: Tuning, around: Surroundings) -> Errors:

@@ -79,6 +79,11 @@ def publish_image(
     return store.add_manifest(canonical(body), tags)
 
 
+def owner_of(namespace: str, workspace: str) -> str:
+    """Return whose an image is: the Workspace, in whatever revision."""
+    return f"{namespace}/{workspace}"
+
+
 def image_annotations(
     workspace: str, owner: str, model: ModelRecipe, data: DataRecipe, adapter: Manifest
 ) -> dict[str, str]:

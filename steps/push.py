@@ -12,7 +12,7 @@ from presets.errors import ConfigError, DataError
 from presets.names import parse_image
 from presets.recipe import DataRecipe, EvaluationRecipe, ModelRecipe, OutputRecipe
 from steps import logs
-from steps.adapter_image import OWNER, build_layer, created_at, image_annotations, publish_image
+from steps.adapter_image import OWNER, build_layer, created_at, image_annotations, owner_of, publish_image
 from steps.content_keys import assembled_tag
 from steps.contract import OUTPUT_FOLDER, Context, Request, Result
 from steps.provenance import attach
@@ -102,7 +102,7 @@ def judge(adapter: Manifest, evaluation: EvaluationRecipe, against: str) -> tupl
 
 def owner(request: Request) -> str:
     """Return whose the image is: the Workspace, in whatever revision."""
-    return f"{request.workspace.namespace}/{request.workspace.name}"
+    return owner_of(request.workspace.namespace, request.workspace.name)
 
 
 def require_own_tag(store: Store, tag: str, own: str, shown: str) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 
 from presets.serving_place import GPU_TOLERATIONS, ServingPlace
 from steps.contract import MANAGED_BY, RUN_LABEL, WORKSPACE_LABEL, WorkspaceRef, owner_reference
-from steps.docker_config import PULL_SECRETS
+from steps.docker_config import MOUNTED_CONFIG, PULL_SECRETS
 from steps.node_claims import GPU
 from steps.serving_files import CONFIG_FILE, VARIABLE, Served
 
 PORT = 5000
 SERVICE_PORTS = (80, 29500)  # 29500: of KAITO's service in 2024
 FOLDER = "/var/lib/kaiflow"
-REGISTRY_FOLDER = "/run/kaiflow/registry"
+REGISTRY_FOLDER = str(MOUNTED_CONFIG.parent)
 STARTUP_SECONDS, STARTUP_CHECKS = 10, 180  # a base of many gigabytes is read for as long
 DRAIN_SECONDS = 10  # until no Service sends requests here any more
 GRACE_SECONDS = 120
