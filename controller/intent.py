@@ -13,13 +13,10 @@ from typing import Any
 
 from controller.kube_api import Object
 from controller.loading import config_name, errors_of, resolved, surroundings
-from controller.machine_plan import machine
-from controller.planning import machines, plan_status
+from controller.planning import cluster_plan, plan_status
 from pipelines.plan import Placement, Plan
-from pipelines.plan import plan as make_plan
 from presets.errors import ConfigError, FieldError, InvalidInput
 from presets.manifest import ConfigMap, parse_workspace
-from presets.node_request import require_attempts
 from presets.training_config import CONFIG_MAP_KEY
 from presets.workspace import Workspace
 
@@ -79,11 +76,7 @@ def planned(body: Object, config_map: Object | None, missing_secrets: Iterable[s
     errors = [*errors_of(manifest, maps, surroundings(), config_required=True), *_missing(workspace, missing_secrets)]
     if errors or manifest.workspace is None:
         raise InvalidInput(name, errors)
-    recipe = resolved(manifest.workspace, maps)
-    plan = make_plan(recipe, placement)
-    require_attempts(plan.node)
-    machine(recipe, machines(plan))  # refuses what does not fit
-    return plan
+    return cluster_plan(resolved(manifest.workspace, maps), placement)
 
 
 def without_status(body: Object) -> Object:

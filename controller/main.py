@@ -11,7 +11,7 @@ import typer
 
 from controller import artifacts, nodes, offline, operating, workspaces
 from controller.failure import CLI_FAILED, CLI_INTERRUPTED
-from controller.options import Config, File, MaxCost, MaxHours, StateDir, budget_annotations
+from controller.options import Config, File, MaxCost, MaxHours, StateDir, Weights, as_annotations
 
 app = typer.Typer(
     name="kaiflow",
@@ -51,6 +51,7 @@ def run(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the server; 0 takes a free one.")] = 0,
     max_hours: MaxHours = None,
     max_cost: MaxCost = None,
+    weights: Weights = None,
     push: Annotated[bool, typer.Option("--push", help="Push the adapter image to output.image.")] = False,
     state_dir: StateDir = None,
 ) -> None:
@@ -64,7 +65,9 @@ def run(
     from controller.state import StateFolder, state_root
     from controller.view import view_for
 
-    loaded = load_one(file, config, annotations=budget_annotations(max_hours, max_cost), private_hosts_allowed=True)
+    loaded = load_one(
+        file, config, annotations=as_annotations(max_hours, max_cost, weights), private_hosts_allowed=True
+    )
     folder = StateFolder(state_root(state_dir), loaded.recipe.namespace, loaded.recipe.name)
     with view_for(Console(stderr=True)) as view:
         result = run_here(loaded, folder, RunOptions(port=port, push=push), view)

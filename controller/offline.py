@@ -19,7 +19,8 @@ from controller.options import (
     Output,
     Provisioner,
     StateDir,
-    budget_annotations,
+    Weights,
+    as_annotations,
     checked_cache,
     node_placement,
 )
@@ -31,6 +32,7 @@ def plan(
     config: Config = None,
     max_hours: MaxHours = None,
     max_cost: MaxCost = None,
+    weights: Weights = None,
     tokens: Annotated[
         int | None, typer.Option("--tokens", min=1, help="Training tokens of the rows, as `kaiflow audit` tells them.")
     ] = None,
@@ -47,7 +49,9 @@ def plan(
     from pipelines.plan import Placement
     from pipelines.plan import plan as make_plan
 
-    loaded = load_one(file, config, annotations=budget_annotations(max_hours, max_cost), private_hosts_allowed=True)
+    loaded = load_one(
+        file, config, annotations=as_annotations(max_hours, max_cost, weights), private_hosts_allowed=True
+    )
     placement = Placement(machines=gpus, nodes=node_placement("karpenter", cloud, None))
     planned = make_plan(loaded.recipe, placement)
     folder = StateFolder(state_root(state_dir), planned.recipe.namespace, planned.recipe.name)

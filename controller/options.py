@@ -46,6 +46,9 @@ ImageVolumes = Annotated[
     bool, typer.Option("--image-volumes", help="The cluster mounts images: take weights from presetOptions.image so.")
 ]
 
+Weights = Annotated[
+    Path | None, typer.Option("--weights", metavar="FOLDER", help="Take the base model's files from this folder.")
+]
 MaxHours = Annotated[
     float | None, typer.Option("--max-hours", min=0.0, help="End the training in time, and pack the best it has.")
 ]
@@ -54,10 +57,11 @@ MaxCost = Annotated[
 ]
 
 
-def budget_annotations(max_hours: float | None, max_cost: float | None) -> dict[str, str]:
+def as_annotations(max_hours: float | None, max_cost: float | None, weights: Path | None) -> dict[str, str]:
     """Return the options as the annotations that say the same."""
     said = {"kaiflow.dev/max-hours": max_hours, "kaiflow.dev/max-cost": max_cost}
-    return {key: f"{value:f}" for key, value in said.items() if value is not None}
+    folder = {"kaiflow.dev/weights-folder": str(weights.expanduser().absolute())} if weights else {}
+    return {**{key: f"{value:f}" for key, value in said.items() if value is not None}, **folder}
 
 
 def checked_cache(cache: str | None) -> str | None:

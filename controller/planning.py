@@ -112,13 +112,29 @@ def plan_json(plan: Plan, dataset_tokens: int | None = None) -> dict[str, Any]:
     }
 
 
+def cluster_plan(recipe: Recipe, placement: Placement) -> Plan:
+    """Return the plan of the run on a cluster.
+
+    Raises:
+        ConfigError: no machine can be asked for, the training fits none, or it needs what only one's own machine has.
+    """
+    if recipe.model.folder:
+        raise ConfigError(
+            "FolderElsewhere",
+            f"The weights are in a folder of one machine, {recipe.model.folder}, which no pod sees.",
+            fix="Put them into an image and name it in presetOptions.image, or remove kaiflow.dev/weights-folder.",
+        )
+    plan = make_plan(recipe, placement)
+    require_attempts(plan.node)
+    machine(recipe, machines(plan))  # refuses what does not fit
+    return plan
+
+
 def rendered(recipe: Recipe, form: Format, placement: Placement) -> str:
     """Return the Workflow, and the CronWorkflow where there is a schedule, as YAML documents or a JSON List."""
     from pipelines.workflow import compile_cron, compile_workflow
 
-    plan = make_plan(recipe, placement)
-    require_attempts(plan.node)
-    machine(recipe, machines(plan))  # refuses what does not fit
+    plan = cluster_plan(recipe, placement)
     cron = compile_cron(plan)
     objects = [compile_workflow(plan)] + ([cron] if cron else [])
     if form is Format.JSON:

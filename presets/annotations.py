@@ -51,6 +51,12 @@ def _registry(text: str) -> str:
     return text
 
 
+def _folder(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable():
+        raise ValueError("the absolute path of a folder")
+    return text
+
+
 def _yes(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError("true or false")
@@ -78,6 +84,7 @@ ANNOTATIONS: Mapping[str, Callable[[str], Any]] = {
     "zones": _list,
     "spot": _spot,
     "weights-registry": _registry,  # KAITO's weight images, or a mirror of them, instead of the hub
+    "weights-folder": _folder,  # of the machine that `kaiflow run` runs on
     "max-hours": _positive,
     "max-cost": _positive,  # in US dollars
     "managed": _yes,  # where KAITO's own controller is too: this Workspace is kaiflow's

@@ -86,14 +86,17 @@ def check_image(field: str, image: str) -> Errors:
         )
 
 
-def check_access(preset: Preset, field: str, gated: Mapping[str, bool]) -> Errors:
-    """Yield what keeps the preset's weights from being read: a private image or a token that is not named."""
+def check_access(preset: Preset, field: str, gated: Mapping[str, bool], *, at_hand: bool = False) -> Errors:
+    """Yield what keeps the preset's weights from being read: a private image or a token that is not named.
+
+    ``at_hand``: they lie in a folder.
+    """
     options = preset.preset_options
-    if preset.access_mode == "private" and not options.image:
+    if preset.access_mode == "private" and not options.image and not at_hand:
         yield missing(f"{field}.presetOptions.image", "A private preset needs the image that holds its weights.")
     if options.image:
         yield from check_image(f"{field}.presetOptions.image", options.image)
-    if gated.get(preset.name.lower()) and not options.model_access_secret and not options.image:
+    if gated.get(preset.name.lower()) and not (options.model_access_secret or options.image or at_hand):
         yield FieldError(
             f"{field}.presetOptions.modelAccessSecret", "MissingField",
             f"The weights of {preset.name} are gated: a Hugging Face token is needed to read them.",

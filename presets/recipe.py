@@ -45,6 +45,7 @@ class ModelRecipe:
     package: PackagedWeights | None  # None: the weights come from the hub
     access_secret: str | None  # a Secret with HF_TOKEN
     pull_secrets: tuple[str, ...] = ()  # Secrets for the image that holds the weights
+    folder: str | None = None  # of this machine, that holds the weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,8 @@ def _model(workspace: Workspace, tuning: Tuning, model: Model, choice: Choice) -
         choice.origins[f"model.{key}"] = Origin.PRESET
     choice.origins["model.preset"] = Origin.WORKSPACE
     choice.origins["model.package"] = Origin.PRESET
-    package = model.weights.package
+    folder = annotation_value(workspace.metadata.annotations, "weights-folder")
+    package = model.weights.package if folder is None else None
     template = choice.pick(
         "model.chat_template", None, config=("ModelConfig", "chat_template"), preset=chat_template_text(model)
     )
@@ -109,6 +110,7 @@ def _model(workspace: Workspace, tuning: Tuning, model: Model, choice: Choice) -
             "model.access_secret", None, workspace=options.model_access_secret if options else None
         ),
         pull_secrets=choice.pick("model.pull_secrets", (), workspace=(options and options.image_pull_secrets) or None),
+        folder=choice.pick("model.folder", None, workspace=folder),
     )
 
 
@@ -230,6 +232,13 @@ def _check(recipe: Recipe, model: Model, annotations: Mapping[str, str]) -> None
                 "metadata.annotations[kaiflow.dev/weights-registry]", "Conflict",
                 f"KAITO publishes no image of {recipe.model.preset}.",
                 "Remove the annotation, or name presetOptions.image.",
+            )
+        )  # fmt: skip
+    if recipe.model.folder and recipe.model.weights_image:
+        errors.append(
+            FieldError(
+                "metadata.annotations[kaiflow.dev/weights-folder]", "Conflict",
+                "The weights are to come from a folder and from an image.", "Remove one of the two.",
             )
         )  # fmt: skip
     if recipe.model.weights_image and recipe.model.package:

@@ -48,7 +48,8 @@ def _all_rules(workspace: Workspace, around: Surroundings) -> Errors:
     yield from _selector(workspace)
     if workspace.tuning is not None:
         yield from _resource_of_tuning(workspace)
-        yield from _tuning(workspace.tuning, around)
+        at_hand = f"{PREFIX}weights-folder" in workspace.metadata.annotations
+        yield from _tuning(workspace.tuning, around, weights_at_hand=at_hand)
     if workspace.inference is not None:
         yield from check_inference(workspace, (*around.tunable, *around.servable_only), around.tunable)
 
@@ -153,12 +154,12 @@ def _resource_of_tuning(workspace: Workspace) -> Errors:
         yield placeholder("resource.instanceType", named, "the SKU of your GPU machine")
 
 
-def _tuning(tuning: Tuning, around: Surroundings) -> Errors:
+def _tuning(tuning: Tuning, around: Surroundings, *, weights_at_hand: bool) -> Errors:
     yield from _method(tuning)
     if tuning.preset is None:
         yield missing("tuning.preset", "Name the model to tune: preset: {name: phi-3-mini-128k-instruct}.")
     else:
-        yield from _preset(tuning.preset, around)
+        yield from _preset(tuning.preset, around, weights_at_hand=weights_at_hand)
     if tuning.input is None:
         yield missing("tuning.input", "Say where the dataset is: input: {urls: [https://...]}.")
     else:
@@ -183,7 +184,7 @@ def _method(tuning: Tuning) -> Errors:
         )  # fmt: skip
 
 
-def _preset(preset: Preset, around: Surroundings) -> Errors:
+def _preset(preset: Preset, around: Surroundings, *, weights_at_hand: bool) -> Errors:
     name = preset.name.lower()
     if "/" in name:
         if name.count("/") != 1 or not all(name.split("/")):
@@ -203,7 +204,7 @@ def _preset(preset: Preset, around: Surroundings) -> Errors:
             "tuning.preset.name", "UnknownPreset", f"There is no preset {preset.name!r}.",
             did_you_mean(name, around.tunable, "`kaiflow presets` lists them; organisation/model works too."),
         )  # fmt: skip
-    yield from check_access(preset, "tuning.preset", around.tunable)
+    yield from check_access(preset, "tuning.preset", around.tunable, at_hand=weights_at_hand)
 
 
 def check_source(source: DataSource, field: str, private_hosts_allowed: bool) -> Errors:

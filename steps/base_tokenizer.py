@@ -1,9 +1,11 @@
-"""The base model's tokenizer without the model: a few files from the hub, or out of the package with the weights.
+"""The base model's tokenizer without the model: a few files from the hub, or beside the weights.
 
 No torch: rows are measured before any machine that trains is asked for.
 """
 
+import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import cast
 
@@ -38,16 +40,40 @@ def load_tokenizer(model: ModelRecipe, folder: Path) -> Tokenizer:
 
     source = folder / "tokenizer"
     if not (source / "tokenizer.json").is_file():
-        _from_package(model, source) if model.package else _from_hub(model, source)
+        _lay_out(model, source)
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:  # whatever the library trips over in the file
         raise TokenizerMissing(f"{model.hugging_face_id} has no tokenizer.json that can be read") from error
     if model.chat_template is not None:
         tokenizer.chat_template = model.chat_template
     if tokenizer.chat_template is None:
         raise TokenizerMissing(f"{model.hugging_face_id} has no chat template")
     return cast("Tokenizer", tokenizer)
+
+
+def tokenizer_digests(model: ModelRecipe) -> list[tuple[str, str]]:
+    """Return (name, sha256) of a tokenizer that no revision pins: one in a folder."""
+    found = (path for pattern in PATTERNS for path in Path(model.folder or "").glob(pattern)) if model.folder else ()
+    return sorted((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in found)
+
+
+def _lay_out(model: ModelRecipe, folder: Path) -> None:
+    if model.folder:
+        _from_folder(Path(model.folder), folder)
+    elif model.package:
+        _from_package(model, folder)
+    else:
+        _from_hub(model, folder)
+
+
+def _from_folder(source: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in PATTERNS:
+        for path in source.glob(pattern):
+            shutil.copyfile(path, folder / path.name)
+    if not (folder / "tokenizer.json").is_file():
+        raise TokenizerMissing(f"{source} holds no tokenizer.json")
 
 
 def _from_package(model: ModelRecipe, folder: Path) -> None:

@@ -19,8 +19,9 @@ COLUMNS = ("path", "context_column", "response_column", "messages_column")
 # What of the model and the training the audit depends on; another learning rate is no other audit.
 AUDITED_MODEL = ("hugging_face_id", "revision", "chat_template", "package")
 AUDITED_TRAINING = ("max_length_tokens", "assistant_only_loss")
-SECRETS = ("access_secret", "pull_secrets")  # by which name the token lies where decides nothing
-PINNED_MODEL = ("hugging_face_id", "revision", "package", "weights_image")
+# By which name a token lies where decides nothing, nor where the files do, whose digest counts.
+NO_MATTER = ("access_secret", "pull_secrets", "folder")
+PINNED_MODEL = ("hugging_face_id", "revision", "package", "weights_image", "folder")
 
 
 def content_key(verb: Verb, **parts: Any) -> str:  # noqa: ANN401  (dataclasses, mappings, strings)
@@ -71,7 +72,7 @@ def decides_training(recipe: Parts, processes: int) -> dict[str, Any]:
 
     Each process takes a batch of its own, so that a step of two is another one than a step of one.
     """
-    model = {key: value for key, value in recipe["model"].items() if key not in SECRETS}
+    model = {key: value for key, value in recipe["model"].items() if key not in NO_MATTER}
     parts = {"model": model, **{name: recipe[name] for name in ("quantization", "lora", "training")}}
     order = [recipe["data"][name] for name in ("shuffle", "seed")]
     return {**parts, "shuffle": order, **({"processes": processes} if processes > 1 else {})}

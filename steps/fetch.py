@@ -15,7 +15,7 @@ from presets.recipe import AuditRecipe, DataRecipe, ModelRecipe, TrainingRecipe
 from steps import logs
 from steps.audit import Audit, Finding
 from steps.audit_page import page
-from steps.base_tokenizer import TokenizerMissing, load_tokenizer
+from steps.base_tokenizer import TokenizerMissing, load_tokenizer, tokenizer_digests
 from steps.content_keys import dataset_tag
 from steps.contract import Context, Request, Result
 from steps.dataset import prepare
@@ -37,13 +37,15 @@ def run(request: Request, context: Context) -> Result:
     data, rules = request.part("data", DataRecipe), request.part("audit", AuditRecipe)
     store = open_store(request.store)
     collected = collect(data, rules, context.work / "downloads", request.target, context.progress)
-    tag = dataset_tag([(source.name, source.sha256) for source in collected.files], request.recipe)
+    model = request.part("model", ModelRecipe)
+    files = [(source.name, source.sha256) for source in collected.files]
+    tag = dataset_tag([*files, *tokenizer_digests(model)], request.recipe)
     known = store.find(tag)
     if known is not None:
         logs.event("reused", dataset=known.digest)
         return _result(known, _published(request), cached=True)
     folder = context.work / "data"
-    model, training = request.part("model", ModelRecipe), request.part("training", TrainingRecipe)
+    training = request.part("training", TrainingRecipe)
     audit = measured(collected, data, rules, model, training, folder)
     _write(audit, folder, _title(collected))
     logs.event("audited", **_told(audit))

@@ -32,6 +32,7 @@ from steps.run_report import report
 from steps.store import Manifest, Store, canonical, open_store, publish, require
 
 STEPS = "kaiflow.run.steps"
+REVISION = "kaiflow.model.revision"
 STOPPED_AT = "kaiflow.run.stopped-at-seconds"  # the budget that has ended the run; 0: the pod's deadline has
 # Not in the artifact: the same run has the same digest, wherever and however often it was interrupted.
 OF_THIS_MACHINE = ("train_seconds", "tokens_per_second", "peak_memory_bytes", "levers")
@@ -76,10 +77,11 @@ def run(request: Request, context: Context) -> Result:
     checkpoints, output = context.work / "checkpoints" / key, context.work / "adapter" / key
     restore(store, find_checkpoint(store, tags.run), checkpoints)
     _lay_out_published(store, request.inputs["published"], context.work / PUBLISHED_FOLDER)
+    pinned = _with_revision(request, weights.annotations[REVISION])
     if count == 1:
-        figures = train_here(request, context, key, store, tags.run)
+        figures = train_here(pinned, context, key, store, tags.run)
     else:
-        figures = train_together(request, context, key, tags.run, count)
+        figures = train_together(pinned, context, key, tags.run, count)
     for licence in (context.work / "weights").glob("LICENSE*"):  # of the base, which goes with what is made of it
         shutil.copyfile(licence, output / f"BASE_{licence.name}")
     recipe = canonical(decides_training(request.recipe, count))  # rows and base aside: what is equal has one digest
@@ -88,6 +90,7 @@ def run(request: Request, context: Context) -> Result:
         "kaiflow.run.dataset": dataset.digest,
         "kaiflow.run.weights": weights.digest,
         "kaiflow.run.recipe": f"sha256:{hashlib.sha256(recipe).hexdigest()}",
+        REVISION: weights.annotations[REVISION],
         "kaiflow.version": version("kaiflow"),
         STEPS: f"{figures['steps']}/{figures['total_steps']}",
         **_losses(figures),
@@ -106,6 +109,12 @@ def run(request: Request, context: Context) -> Result:
     _report(store, page, recipe, context.work, manifest, tags.report)
     kept = {name: figures[name] for name in OF_THIS_MACHINE}
     return _result(manifest, cached=False, figures=kept, against=figures["against_published"])
+
+
+def _with_revision(request: Request, revision: str) -> Request:
+    """Return the request with the base's revision as the weights step has pinned it, for all that tells of it."""
+    model = {**request.recipe["model"], "revision": revision}
+    return request.model_copy(update={"recipe": {**request.recipe, "model": model}})
 
 
 def _lay_out_published(store: Store, run: str, folder: Path) -> None:

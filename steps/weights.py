@@ -8,12 +8,14 @@ import json
 import shutil
 from pathlib import Path
 
+from presets.errors import DataError
 from presets.recipe import ModelRecipe
 from steps import logs
 from steps.base_weights import FILES_TYPE, ORIGIN_FILE, ORIGIN_TYPE
 from steps.content_keys import weights_tag
 from steps.contract import Context, Request, Result
-from steps.store import Manifest, Store, canonical, open_store, publish
+from steps.store import TITLE, Manifest, Store, canonical, open_store, publish
+from steps.weights_folder import digest_of
 from steps.weights_origin import Origin, pin, take
 
 
@@ -22,7 +24,7 @@ def run(request: Request, context: Context) -> Result:
     model = request.part("model", ModelRecipe)
     store, staged = open_store(request.store), request.inputs["stage"] == "true"
     origin = pin(model)
-    tag = weights_tag(origin.to_json(), staged=staged)
+    tag = weights_tag(origin.key(), staged=staged)
     known = store.find(tag)
     if known is not None:
         logs.event("reused", weights=known.digest)
@@ -46,9 +48,16 @@ def _stage(store: Store, origin: Origin, work: Path, notes: dict[str, str], tag:
         for p in sorted(folder.rglob("*"))
         if p.is_file() and ".cache" not in p.parts
     }
-    manifest = publish(store, FILES_TYPE, files, notes, [tag])
-    shutil.rmtree(folder)  # the store holds the only copy
-    return manifest
+    manifest = publish(store, FILES_TYPE, files, notes, [])
+    shutil.rmtree(folder)  # the store holds the only copy, but for a folder of the user's
+    if (
+        origin.kind == "folder"
+        and digest_of((b.annotations[TITLE], b.digest) for b in manifest.layers) != origin.revision
+    ):
+        store.discard(manifest)
+        raise DataError("WeightsChanged", f"{origin.name} changed as it was read.", fix="Run the file again.")
+    with store.open_blob(manifest.digest) as reader:
+        return store.add_manifest(reader.read(), [tag])
 
 
 def _revision(origin: Origin) -> str:

