@@ -9,16 +9,20 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from presets.errors import DataError
-from steps.store import MANIFEST_TYPE, TITLE, Descriptor, Manifest, Store
+from steps.layout_index import INDEX_FILE, LayoutIndex, named_blobs
+from steps.store import DIGEST, MANIFEST_TYPE, TITLE, Descriptor, Manifest, Store
 
-REF_NAME = "org.opencontainers.image.ref.name"
 CHUNK_BYTES = 1 << 20
+MOST_MANIFEST_BYTES = 4 << 20
+LEFT_SECONDS = 86400  # so long nothing has been written to a part whose writer cannot be asked for
 
 
 class LayoutStore:
@@ -28,10 +32,12 @@ class LayoutStore:
         self.root = root
         self._blobs = root / "blobs" / "sha256"
         self._ingest = root / "ingest"
+        marker = root / "oci-layout"
+        if marker.exists() and not os.access(root, os.W_OK):
+            return  # a volume that is mounted to be read
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._ingest.mkdir(exist_ok=True)
         self._drop_what_the_dead_left()
-        marker = root / "oci-layout"
         if not marker.exists():
             self._write(marker, b'{"imageLayoutVersion":"1.0.0"}')
 
@@ -85,22 +91,18 @@ class LayoutStore:
         descriptor = self.add_bytes(data, MANIFEST_TYPE)
         manifest = Manifest.from_bytes(descriptor.digest, data)
         with self._locked():
-            entries = self._entries()
-            for tag in tags:
-                entries[tag] = descriptor
-            if manifest.subject and descriptor.digest not in {d.digest for d in entries.values()}:
-                entries[descriptor.digest] = descriptor
-            self._write_index(entries)
+            index = LayoutIndex.read(self.root).tagged(descriptor, list(tags))
+            self._write_index(index.beside(descriptor) if manifest.subject else index)
         return manifest
 
     def referrers(self, digest: str) -> list[Manifest]:
         """Return what the index names, tagged or not, whose subject is ``digest``."""
-        named = sorted({d.digest for d in self._entries().values() if d.media_type == MANIFEST_TYPE})
-        return [m for m in map(self.find, named) if m is not None and m.subject == digest]
+        found = map(self._image, sorted(LayoutIndex.read(self.root).digests()))
+        return [m for m in found if m is not None and m.subject == digest]
 
     def tags(self) -> dict[str, str]:
         """Return tag -> manifest digest."""
-        return {tag: d.digest for tag, d in self._entries().items() if tag != d.digest}
+        return LayoutIndex.read(self.root).tags()
 
     def open_blob(self, digest: str) -> AbstractContextManager[BinaryIO]:
         """Open the blob's file."""
@@ -121,51 +123,67 @@ class LayoutStore:
 
     def discard(self, manifest: Manifest) -> None:
         """Remove the artifact's manifest and the blobs that no tagged artifact holds; a tagged one stays."""
+        self._forget(manifest.digest)
+
+    def _forget(self, digest: str) -> None:
         with self._locked():
-            entries = self._entries()
-            if manifest.digest in {d.digest for tag, d in entries.items() if tag != d.digest}:
+            index = LayoutIndex.read(self.root)
+            tagged = set(index.tags().values())
+            if digest in tagged:
                 return
-            about = (m.digest for m in self.referrers(manifest.digest))
-            gone = {manifest.digest, *(digest for digest in about if digest in entries)}  # what tells of it, untagged
-            if gone & set(entries):
-                entries = {tag: d for tag, d in entries.items() if tag not in gone}
-                self._write_index(entries)
-            kept = {d.digest for d in entries.values()}
-            kept |= {blob for digest in kept for blob in self._blobs_of(digest)}
-            for digest in {*gone, *(blob for each in gone for blob in self._blobs_of(each))} - kept:
-                self._path(digest).unlink(missing_ok=True)
+            about = {m.digest for m in self.referrers(digest)}
+            gone = {digest, *(about - tagged)}  # what tells of it, untagged
+            if gone & index.digests():
+                index = index.without(gone)
+                self._write_index(index)
+            for blob in self._reached_from(gone) - self._reached_from(index.digests()):
+                self._path(blob).unlink(missing_ok=True)
 
     def written_at(self, digest: str) -> float:
         """Return when the artifact's manifest was written, in seconds since the epoch."""
-        try:
-            return self._path(digest).stat().st_mtime
-        except OSError:
-            return 0.0
+        return _written_at(self._path(digest))
 
     def size_alone(self, digest: str, tag: str) -> int:
         """Return the bytes that only the artifact of ``tag`` holds: what removing it sets free."""
-        others = {d.digest for name, d in self._entries().items() if name != tag}
-        kept = others | {blob for other in others for blob in self._blobs_of(other)}
-        alone = ({digest} | self._blobs_of(digest)) - kept
+        others = LayoutIndex.read(self.root).without_tag(tag).digests()
+        alone = self._reached_from({digest}) - self._reached_from(others)
         return sum(self._path(blob).stat().st_size for blob in alone if self._path(blob).exists())
 
     def untag(self, tag: str) -> None:
         """Remove the tag, and the artifact where no other tag names it."""
         with self._locked():
-            entries = self._entries()
-            descriptor = entries.pop(tag, None)
-            self._write_index(entries)
-        manifest = self.find(descriptor.digest) if descriptor else None
-        if manifest is not None:
-            self.discard(manifest)
+            index = LayoutIndex.read(self.root)
+            self._write_index(index.without_tag(tag))
+        digest = index.tags().get(tag)
+        if digest:
+            self._forget(digest)
 
-    def _blobs_of(self, digest: str) -> set[str]:
-        """Return the digests of an artifact's config and layers, none when it cannot be read."""
+    def _image(self, digest: str) -> Manifest | None:
+        """Return what :meth:`find` does, None for what is no image either."""
         try:
-            body = json.loads(self._path(digest).read_bytes())
-        except (OSError, ValueError):
-            return set()
-        return {body["config"]["digest"], *(layer["digest"] for layer in body["layers"])}
+            return self.find(digest)
+        except DataError:
+            return None
+
+    def _reached_from(self, digests: Iterable[str]) -> set[str]:
+        """Return the digests of manifests and indexes, and of all blobs that they name, images of an index included."""
+        reached: set[str] = set()
+        waiting = list(digests)
+        while waiting:
+            digest = waiting.pop()
+            if digest in reached or not DIGEST.fullmatch(digest):
+                continue
+            reached.add(digest)
+            waiting += named_blobs(self._json(digest))
+        return reached
+
+    def _json(self, digest: str) -> object:
+        """Return what a small blob holds, None where it is no JSON."""
+        path = self._path(digest)
+        try:
+            return json.loads(path.read_bytes()) if path.stat().st_size <= MOST_MANIFEST_BYTES else None
+        except (OSError, ValueError, RecursionError):
+            return None
 
     def _verify(self, layer: Descriptor) -> None:
         path = self._path(layer.digest)
@@ -181,7 +199,7 @@ class LayoutStore:
 
     def _taken_in(self, reader: BinaryIO) -> tuple[Path, str, int]:
         """Copy what is read aside, hashing it; return the file, its digest and its size."""
-        part = self._ingest / f"{os.getpid()}-{os.urandom(4).hex()}"
+        part = self._part()
         hasher, size = hashlib.sha256(), 0
         with part.open("wb") as writer:
             while chunk := reader.read(CHUNK_BYTES):
@@ -212,28 +230,17 @@ class LayoutStore:
         return self._blobs / value
 
     def _tagged(self, tag: str) -> str | None:
-        entry = self._entries().get(tag)
-        return entry.digest if entry else None
+        return LayoutIndex.read(self.root).tags().get(tag)
 
-    def _entries(self) -> dict[str, Descriptor]:
-        """Return tag -> what it names; what has no tag, such as a statement on another artifact, by its digest."""
-        try:
-            index: dict[str, Any] = json.loads((self.root / "index.json").read_bytes())
-        except FileNotFoundError:
-            return {}
-        found = [Descriptor.from_json(body) for body in index["manifests"]]
-        return {d.annotations.get(REF_NAME, d.digest): d for d in found}
+    def _write_index(self, index: LayoutIndex) -> None:
+        self._write(self.root / INDEX_FILE, index.to_bytes())
 
-    def _write_index(self, entries: Mapping[str, Descriptor]) -> None:
-        manifests = [
-            Descriptor(d.media_type, d.digest, d.size, {} if tag == d.digest else {REF_NAME: tag}).to_json()
-            for tag, d in sorted(entries.items())
-        ]
-        body = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests}
-        self._write(self.root / "index.json", json.dumps(body, indent=1).encode())
+    def _part(self) -> Path:
+        """Return a new path for what is being written, named after its writer."""
+        return self._ingest / f"{socket.gethostname()}.{os.getpid()}-{os.urandom(4).hex()}"
 
     def _write(self, path: Path, data: bytes) -> None:
-        part = self._ingest / f"{os.getpid()}-{os.urandom(4).hex()}"
+        part = self._part()
         with part.open("wb") as writer:
             writer.write(data)
             _sync(writer)
@@ -246,9 +253,14 @@ class LayoutStore:
             yield
 
     def _drop_what_the_dead_left(self) -> None:
+        """Remove the parts of processes that are gone: of another host's, which cannot be asked for, the time tells."""
         for part in self._ingest.iterdir():
-            owner = part.name.partition("-")[0]
-            if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            host, _, process = part.name.rpartition("-")[0].rpartition(".")
+            if host == socket.gethostname() and process.isdecimal():
+                left = not Path(f"/proc/{process}").exists()
+            else:
+                left = time.time() - _written_at(part) > LEFT_SECONDS
+            if left:
                 part.unlink(missing_ok=True)
 
 
@@ -262,6 +274,13 @@ def safe_title(title: str) -> Path:
     if not title or path.is_absolute() or ".." in path.parts or "\0" in title:
         raise DataError("UnsafePath", f"The artifact names a file {title!r}.", fix="Do not use this artifact.")
     return path
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _sync(writer: BinaryIO) -> None:

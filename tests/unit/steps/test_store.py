@@ -5,15 +5,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from presets.errors import ConfigError, DataError
+from steps.layout_index import INDEX_TYPE
 from steps.oci_layout import LayoutStore, safe_title
 from steps.registry_store import RegistryStore
-from steps.store import TITLE, Manifest, open_store, publish
+from steps.store import MANIFEST_TYPE, TITLE, Manifest, canonical, open_store, publish
 
 
 @pytest.fixture
@@ -115,6 +117,67 @@ def test_a_kill_in_the_middle_of_a_write_leaves_nothing_half_written(store, tmp_
     assert not list((again.root / "ingest").iterdir())
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     assert again.add_file(source, "x", {}).digest == f"sha256:{digest}"
+
+
+def test_parts_of_another_host_are_left_to_it_until_nothing_has_been_written_for_a_day(store):
+    fresh, old = store.root / "ingest/pod-a.7-00", store.root / "ingest/pod-b.7-00"
+    for part in (fresh, old):
+        part.write_bytes(b"part")
+    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    LayoutStore(store.root)
+    assert fresh.exists()
+    assert not old.exists()
+
+
+def test_a_layout_that_can_only_be_read_is_read(store, tmp_path, monkeypatch):
+    manifest = publish(store, "t", files(tmp_path, a="x"), {}, ["t1"])
+    (store.root / "ingest").rmdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert LayoutStore(store.root).find("t1") == manifest
+    assert not (store.root / "ingest").exists()
+
+
+def others_index(store, tmp_path):
+    """Put an index of two images into the layout, as buildah does, and another's entry that is unlike ours."""
+    images = [publish(store, "t", files(tmp_path, a=name), {}, []) for name in ("one", "two")]
+    named = [{"mediaType": MANIFEST_TYPE, "digest": m.digest, "size": m.size} for m in images]
+    index = store.add_bytes(canonical({"schemaVersion": 2, "manifests": named}), INDEX_TYPE)
+    path = store.root / "index.json"
+    entries = [
+        {**index.to_json(), "annotations": {"org.opencontainers.image.ref.name": "many", "x": "y"}},
+        {**named[0], "platform": {"os": "linux", "architecture": "arm64"}},
+        {"mediaType": "text/plain", "digest": f"sha512:{'0' * 128}", "size": 1},
+    ]
+    path.write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
+    return images, entries
+
+
+def test_what_others_have_put_into_the_layout_stays_as_it_is(store, tmp_path):
+    images, entries = others_index(store, tmp_path)
+    mine = publish(store, "t", files(tmp_path, a="three"), {}, ["mine"])
+    about = publish(store, "t", files(tmp_path, a="four"), {}, [], subject=mine)
+    assert store.referrers(mine.digest) == [about]
+    assert set(store.tags()) == {"many", "mine"}
+    store.untag("mine")
+    written = json.loads((store.root / "index.json").read_text())["manifests"]
+    assert sorted(written, key=str) == sorted(entries, key=str)
+    assert store.find(mine.digest) is store.find(about.digest) is None
+    assert [store.find(image.digest) for image in images] == images
+
+
+def test_an_index_that_loses_its_tag_stays_whole_where_another_names_its_images(store, tmp_path):
+    images, _ = others_index(store, tmp_path)
+    publish(store, "t", files(tmp_path, a="two"), {}, ["mine"])  # the second image
+    store.untag("many")
+    assert set(store.tags()) == {"mine"}
+    assert [store.find(image.digest) for image in images] == images
+
+
+def test_an_index_that_is_none_is_refused_and_not_written_over(store, tmp_path):
+    (store.root / "index.json").write_text("[]")
+    with pytest.raises(DataError, match="no index"):
+        publish(store, "t", files(tmp_path, a="x"), {}, ["t1"])
+    assert (store.root / "index.json").read_text() == "[]"
 
 
 def test_two_processes_may_tag_at_once(store, tmp_path):
