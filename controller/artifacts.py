@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +58,10 @@ def prune(
     repository: Annotated[
         str | None, typer.Argument(metavar="[REPOSITORY]", help="registry/repository; this machine's stores otherwise.")
     ] = None,
+    needed_by: Annotated[
+        list[str] | None,
+        typer.Option("--needed-by", metavar="REPOSITORY", help="Where images of yours are that a cache was used for."),
+    ] = None,
     older_than: Annotated[float, typer.Option("--older-than", min=0.0, help="Days.")] = 30.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     namespace: Annotated[str | None, typer.Option("-n", "--namespace", help="Only this namespace.")] = None,
@@ -64,7 +69,7 @@ def prune(
 ) -> None:
     """Remove finished steps that no image is made of any more: this machine's, or a repository's."""
     if repository is not None:
-        _prune_registry(repository, older_than, dry_run)
+        _prune_registry(repository, needed_by or [], older_than, dry_run)
         return
     from controller.output import say, write_table
     from controller.state import all_folders, state_root
@@ -84,13 +89,15 @@ def prune(
     say(f"{len(rows)} {'would be ' if dry_run else ''}removed, {freed / (1 << 20):.1f} MiB.")
 
 
-def _prune_registry(repository: str, older_than_days: float, dry: bool) -> None:
+def _prune_registry(repository: str, needed_by: Sequence[str], older_than_days: float, dry: bool) -> None:
     from controller.output import say, write_table
     from steps.docker_config import step_credentials
     from steps.registry_pruning import prune_registry
     from steps.registry_store import RegistryStore
 
-    look = prune_registry(RegistryStore(repository, step_credentials()), time.time(), older_than_days, dry=dry)
+    credentials = step_credentials()
+    store, *others = (RegistryStore(name, credentials) for name in (repository, *needed_by))
+    look = prune_registry(store, time.time(), older_than_days, needed_by=others, dry=dry)
     if look.removed:
         write_table(("TAG", "SIZE"), [(p.tag, f"{p.freed_bytes / (1 << 20):.1f} MiB") for p in look.removed])
     say(

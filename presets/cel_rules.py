@@ -53,6 +53,8 @@ def _exactly_one(at: str, *fields: str) -> CelRule:
 _OBJECT_NAME = "^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 # Loose: what it lets pass and the grammar does not, the controller refuses.
 _IMAGE = "^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9._/-]+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$"
+# presets.names, behind the colon of a tag
+_RESERVED = ":(kaiflow-(dataset|weights|run|partial|report|image)-[^/]+|kaiflow-prune|sha256-[0-9a-f]{64})$"
 
 RULES: tuple[CelRule, ...] = (
     CelRule(
@@ -137,6 +139,12 @@ RULES: tuple[CelRule, ...] = (
         f"!has(self.image) || self.image == '' || self.image.matches('{_IMAGE}')",
         "image",
         "Write registry/repository:tag, in lower case, without a digest.",
+    ),
+    CelRule(
+        "tuning.output",
+        f"!has(self.image) || !self.image.matches('{_RESERVED}')",
+        "image",
+        "The tag is one of kaiflow's own: name one that does not begin with kaiflow- or sha256-.",
     ),
     CelRule(
         "tuning.output",

@@ -16,6 +16,9 @@ _REFERENCE = re.compile(
     re.ASCII,
 )
 
+_CACHE_TAG = re.compile(r"kaiflow-(dataset|weights|run|partial|report|image)-.+")  # an artifact by its content key
+_OTHER_TAG = re.compile(r"kaiflow-prune|sha256-[0-9a-f]{64}")  # what prune writes, and lists of referrers
+
 _CRON_RANGES = (
     ("minute", 0, 59),
     ("hour", 0, 23),
@@ -72,6 +75,16 @@ def parse_image(reference: str) -> ImageReference | None:
     if domain and not (("." in domain) or (":" in domain) or domain == "localhost" or domain != domain.lower()):
         domain, path = "", f"{domain}/{path}"
     return ImageReference(domain, path, match["tag"] or "", match["digest"] or "")
+
+
+def is_cache_tag(tag: str) -> bool:
+    """Whether kaiflow has made the tag for itself, for what it can make again."""
+    return _CACHE_TAG.fullmatch(tag) is not None
+
+
+def is_reserved_tag(tag: str) -> bool:
+    """Whether kaiflow gives the tag by itself, so that it is no user's."""
+    return is_cache_tag(tag) or _OTHER_TAG.fullmatch(tag) is not None
 
 
 def cron_problem(expression: str) -> str | None:

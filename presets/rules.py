@@ -15,7 +15,8 @@ from presets.field_rules import Errors, check_access, check_image, check_object_
 from presets.gpus import find_sku, skus
 from presets.names import cron_problem, is_dns_label, placeholders
 from presets.rules_inference import check_inference
-from presets.workspace import DataDestination, DataSource, Preset, Tuning, Workspace
+from presets.rules_output import check_output
+from presets.workspace import DataSource, Preset, Tuning, Workspace
 
 METHODS = ("lora", "qlora")
 RESERVED_LABELS = ("kaito.sh/", "karpenter.kaito.sh/")
@@ -167,7 +168,7 @@ def _tuning(tuning: Tuning, around: Surroundings, *, weights_at_hand: bool) -> E
     if tuning.output is None:
         yield missing("tuning.output", "Say where the adapter goes: output: {image: ..., imagePushSecret: ...}.")
     else:
-        yield from _output(tuning.output)
+        yield from check_output(tuning.output)
     if tuning.config:
         yield from check_object_name("tuning.config", tuning.config, "a ConfigMap")
     yield from _schedule(tuning)
@@ -227,33 +228,6 @@ def check_source(source: DataSource, field: str, private_hosts_allowed: bool) ->
         yield from check_image(f"{field}.image", source.image)
     for index, secret in enumerate(source.image_pull_secrets):
         yield from check_object_name(f"{field}.imagePullSecrets[{index}]", secret, "a Secret")
-
-
-def _output(output: DataDestination) -> Errors:
-    given = [
-        k for k, v in {"image": output.image or None, "volumeSource": output.volume_source}.items() if v is not None
-    ]
-    if len(given) != 1:
-        yield FieldError(
-            "tuning.output", "ExactlyOne",
-            f"Exactly one of image and volumeSource must be given; here: {', '.join(given) or 'none'}.", "Keep one.",
-        )  # fmt: skip
-    if output.image:
-        yield from check_image("tuning.output.image", output.image)
-        if "@" in output.image:
-            yield FieldError(
-                "tuning.output.image",
-                "InvalidImage",
-                f"{output.image} names a digest; a push needs a tag.",
-                "Write repository:tag.",
-            )
-        if not output.image_push_secret:
-            yield missing(
-                "tuning.output.imagePushSecret",
-                "Pushing an image needs a Secret of type kubernetes.io/dockerconfigjson.",
-            )
-    if output.image_push_secret:
-        yield from check_object_name("tuning.output.imagePushSecret", output.image_push_secret, "a Secret")
 
 
 def _schedule(tuning: Tuning) -> Errors:

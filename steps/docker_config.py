@@ -1,12 +1,11 @@
 """Which credentials does a registry get?  Read from docker's ``config.json``, as the kubelet reads it.
 
-Every form of entry: ``auth``, ``username`` and ``password``, ``identitytoken``, keys that are URLs, that have a path,
-that are globs. The entry with the longest path wins; several files are asked in their order. Helpers
-(``credHelpers``, ``credsStore``) are asked last. One registry's credentials never go to another.
+Every form of entry: ``auth``, ``username`` and ``password``, ``identitytoken``, ``registrytoken``; keys
+that are URLs, that have a path, that are globs. The entry with the longest path wins; several files are asked in their
+order. Helpers (``credHelpers``, ``credsStore``) are asked last. One registry's credentials never go to another.
 """
 
 import base64
-import binascii
 import fnmatch
 import json
 import os
@@ -33,6 +32,7 @@ class Credentials:
     username: str = ""
     password: str = ""
     identity_token: str = ""
+    registry_token: str = ""  # shown to the registry as it is
 
     def __repr__(self) -> str:
         return "Credentials(…)"
@@ -134,11 +134,11 @@ def _from_entry(entry: Mapping[str, Any]) -> Credentials | None:
     if entry.get("auth"):
         try:
             decoded = base64.b64decode(str(entry["auth"]), validate=False).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no text in it
             return None
         user, _, password = decoded.rstrip("\0").partition(":")
-    token = str(entry.get("identitytoken") or "")
-    return Credentials(user, password, token) if password or token else None
+    identity, bearer = str(entry.get("identitytoken") or ""), str(entry.get("registrytoken") or "")
+    return Credentials(user, password, identity, bearer) if password or identity or bearer else None
 
 
 def _ask_helper(helper: str, registry: str) -> Credentials | None:
@@ -152,11 +152,7 @@ def _ask_helper(helper: str, registry: str) -> Credentials | None:
         body = json.loads(answer.stdout) if answer.returncode == 0 else {}
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    secret = body.get("Secret")
-    if not secret:
+    user, secret = (body.get(key) if isinstance(body, dict) else None for key in ("Username", "Secret"))
+    if not isinstance(user, str) or not isinstance(secret, str) or not secret:
         return None
-    return (
-        Credentials(identity_token=secret)
-        if body.get("Username") == TOKEN_USER
-        else Credentials(body["Username"], secret)
-    )
+    return Credentials(identity_token=secret) if user == TOKEN_USER else Credentials(user, secret)

@@ -1,15 +1,14 @@
 """Which artifacts does nobody need?  Cache tags that no tag of the user's leads to, and that are old enough."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from presets.errors import KaiflowError
+from presets.names import is_cache_tag
 from steps.lineage import lineage, walked
 from steps.oci_layout import LayoutStore
 from steps.store import Store
 
-CACHE_TAG = re.compile(r"kaiflow-(dataset|weights|run|partial|report|image)-.+")
 DAY_SECONDS = 86400
 
 
@@ -22,22 +21,17 @@ class Pruned:
     freed_bytes: int
 
 
-def is_cache(tag: str) -> bool:
-    """Whether kaiflow has made the tag for itself; all others are the user's."""
-    return CACHE_TAG.fullmatch(tag) is not None
-
-
 def prune(store: LayoutStore, now: float, older_than_days: float, *, dry: bool = False) -> list[Pruned]:
     """Remove cache tags that no user's tag leads to and that are older than so many days; ``dry`` only tells.
 
     A user's tag is never removed, nor what its image was made of: run, rows, base.
     """
     tags = store.tags()
-    kept = needed(store, (tag for tag in tags if not is_cache(tag)))
+    kept = needed(store, (tag for tag in tags if not is_cache_tag(tag)))
     pruned = []
     for tag, digest in sorted(tags.items()):
         age_days = (now - store.written_at(digest)) / DAY_SECONDS
-        if not is_cache(tag) or digest in kept or age_days < older_than_days:
+        if not is_cache_tag(tag) or digest in kept or age_days < older_than_days:
             continue
         freed = store.size_alone(digest, tag)
         if not dry:

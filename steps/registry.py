@@ -133,7 +133,7 @@ def _platform(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 def _for_this_platform(manifests: list[Any], shown: str) -> str:
     images = [m for m in manifests if isinstance(m, dict) and DIGEST.fullmatch(str(m.get("digest")))]
     images = [m for m in images if _platform(m).get("os") != "unknown"]  # buildkit's attestations
-    wanted = [m for m in images if _platform(m).get("architecture") == "amd64"]
+    wanted = [m for m in images if _platform(m).get("architecture") == "amd64" and _platform(m).get("os") == "linux"]
     if not wanted and len(images) != 1:
         raise DataError("ImageInvalid", f"{shown} has no image for linux/amd64.", fix="Name the digest of one image.")
     return str((wanted or images)[0]["digest"])

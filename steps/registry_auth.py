@@ -63,6 +63,9 @@ class RegistryAuth:
         schemes = ("https://", "http://") if self._plain else ("https://",)  # no password leaves TLS
         if not challenge.lower().startswith("bearer") or not parts.get("realm", "").startswith(schemes):
             raise self._denied(repository, "asks for a way to sign in that is not known here")
+        credentials = self._config.find(self._registry, repository)
+        if credentials and credentials.registry_token:
+            return {"Authorization": f"Bearer {credentials.registry_token}"}
         scope = _scope(repository, push, beside)
         token, seconds = self._token(parts, repository, scope)
         self._tokens[scope] = (token, time.monotonic() + seconds)
@@ -73,9 +76,12 @@ class RegistryAuth:
         return {"Authorization": f"Basic {credentials.basic}"} if credentials and credentials.basic else {}
 
     def _token(self, challenge: dict[str, str], repository: str, scope: str) -> tuple[str, float]:
-        credentials = self._config.find(self._registry, repository) or self._workload_identity()
         query = {"service": challenge.get("service", ""), "scope": scope}
-        response = self._asked(challenge["realm"], query, credentials)
+        named, held = self._config.find(self._registry, repository), self._identity
+        response = self._asked(challenge["realm"], query, named or self._workload_identity())
+        if response.status_code in (400, 401) and named is None and held is not None:  # it has expired, in a long run
+            self._identity = None
+            response = self._asked(challenge["realm"], query, self._workload_identity())
         if response.status_code != 200:
             raise self._denied(repository, f"does not accept the credentials ({response.status_code})")
         try:

@@ -5,14 +5,15 @@ of its own; what a later look still finds unneeded after so many days is removed
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from presets.errors import ConfigError, DataError
-from steps.pruning import DAY_SECONDS, Pruned, is_cache, needed
-from steps.registry_referrers import fallback_tag, is_fallback_tag
+from presets.names import is_cache_tag, is_reserved_tag
+from steps.pruning import DAY_SECONDS, Pruned, needed
+from steps.registry_referrers import fallback_tag
 from steps.registry_store import RegistryStore
 from steps.store import Manifest, publish
 
@@ -27,18 +28,35 @@ class Look:
     waiting: int  # unneeded, and not yet for long enough
 
 
-def prune_registry(store: RegistryStore, now: float, older_than_days: float, *, dry: bool = False) -> Look:
+def prune_registry(
+    store: RegistryStore,
+    now: float,
+    older_than_days: float,
+    *,
+    needed_by: Sequence[RegistryStore] = (),
+    dry: bool = False,
+) -> Look:
     """Remove cache tags that no user's tag has led to for so many days; ``dry`` only tells, and writes nothing.
 
-    A user's tag is never removed, nor what its image was made of, nor what tells of them.
+    A user's tag is never removed, nor what its image was made of, nor what tells of them. The images may be in other
+    repositories, ``needed_by``: a cache has none of its own.
 
     Raises:
-        ConfigError: the registry does not let manifests be deleted.
+        ConfigError: the registry does not let manifests be deleted, or nothing tells what is needed.
     """
     tags = store.tags()
-    users = {tag for tag in tags if not is_cache(tag) and not is_fallback_tag(tag) and tag != MARKS_TAG}
-    kept = needed(store, users) | {tags[tag] for tag in users}
-    unneeded = {tag: d for tag, d in tags.items() if is_cache(tag) and d not in kept}
+    own = _users(tags)
+    if not (own or needed_by):
+        raise ConfigError(
+            "NothingNeeded",
+            "No image of a user's is in this repository, so that it does not tell which artifacts are needed.",
+            fix="Name the repositories of the images that are made of them: --needed-by registry/team/adapter.",
+        )
+    kept = needed(store, own) | set(own.values())
+    for other in needed_by:
+        images = _users(other.tags())
+        kept |= needed(other, images) | needed(store, (d for d in images.values() if d in tags.values()))
+    unneeded = {tag: d for tag, d in tags.items() if is_cache_tag(tag) and d not in kept}
     before = _marks(store)
     marks = {digest: min(before.get(digest, now), now) for digest in sorted(set(unneeded.values()))}
     old = {digest for digest, since in marks.items() if (now - since) / DAY_SECONDS >= older_than_days}
@@ -48,6 +66,10 @@ def prune_registry(store: RegistryStore, now: float, older_than_days: float, *, 
         for digest in sorted(old):
             _remove(store, digest, tags)
     return Look(removed, len(marks) - len(old))
+
+
+def _users(tags: Mapping[str, str]) -> dict[str, str]:
+    return {tag: digest for tag, digest in tags.items() if not is_reserved_tag(tag)}
 
 
 def _remove(store: RegistryStore, digest: str, tags: Mapping[str, str]) -> None:

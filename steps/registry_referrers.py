@@ -24,11 +24,6 @@ def fallback_tag(digest: str) -> str:
     return digest.replace(":", "-")
 
 
-def is_fallback_tag(tag: str) -> bool:
-    """Whether the tag names such a list."""
-    return DIGEST.fullmatch(tag.replace("-", ":", 1)) is not None
-
-
 def enter(at: Repository, manifest: Manifest) -> None:
     """Write a manifest with a subject into the list that the registry itself does not keep."""
     listed = _listed(at, manifest.subject)

@@ -18,6 +18,7 @@ WANTED_FILES = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "LICENSE*",
     "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
 )  # fmt: skip
+UNWANTED_FILES = ("consolidated*.safetensors",)  # the same weights once more, in the layout of their makers
 MOST_BYTES = 1 << 41  # of an image, unpacked
 
 
@@ -52,7 +53,8 @@ def model_folder(root: Path, image: str) -> Path:
 
 def is_wanted(path: Path) -> bool:
     """Whether the file is one of a model's: no code, nothing pickled."""
-    return path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in WANTED_FILES)
+    wanted = any(fnmatch.fnmatch(path.name, pattern) for pattern in WANTED_FILES)
+    return wanted and path.is_file() and not any(fnmatch.fnmatch(path.name, pattern) for pattern in UNWANTED_FILES)
 
 
 def from_image(image: str, work: Path, folder: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.recipe import ModelRecipe, PackagedWeights
 from steps import logs, weights_folder
-from steps.weights_image import WANTED_FILES, from_image, pinned
+from steps.weights_image import UNWANTED_FILES, WANTED_FILES, from_image, pinned
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -99,8 +99,8 @@ def _from_hub(origin: Origin, folder: Path) -> None:
 
     with _hub_errors(origin.name, origin.revision):
         snapshot_download(
-            origin.name, revision=origin.revision, allow_patterns=list(WANTED_FILES), local_dir=folder,
-            token=os.environ.get("HF_TOKEN") or None,
+            origin.name, revision=origin.revision, allow_patterns=list(WANTED_FILES),
+            ignore_patterns=["*/*", *UNWANTED_FILES], local_dir=folder, token=os.environ.get("HF_TOKEN") or None,
         )  # fmt: skip
     if not any(folder.glob("*.safetensors")):
         raise DataError(

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+from pathlib import Path
 
 import oras.client
 import pytest
@@ -58,8 +59,12 @@ def assert_loads(folder, own):
         assert torch.equal(weights[name.replace(".weight", ".default.weight")], weight)
 
 
+GO_PATH = Path("/usr/share/gocode")  # where Debian lays sources of Go libraries
+
+
 def needs(tool):
-    return pytest.mark.skipif(not shutil.which(tool), reason=f"{tool} is not installed: apt-get install {tool}")
+    package = {"go": "golang-go"}.get(tool, tool)
+    return pytest.mark.skipif(not shutil.which(tool), reason=f"{tool} is not installed: apt-get install {package}")
 
 
 def test_oras_py_pulls_and_unpacks_it(pushed, tmp_path):
@@ -97,6 +102,36 @@ def test_skopeo_reads_the_layout(pushed, tmp_path):
     with tarfile.open(layer) as archive:
         archive.extractall(tmp_path / "out", filter="data")
     assert_loads(tmp_path / "out" / "data", own)
+
+
+@needs("go")
+@pytest.mark.skipif(not (GO_PATH / "src/oras.land").is_dir(), reason="apt-get install golang-oras-oras-go-dev")
+def test_oras_go_reads_the_layout(pushed, tmp_path):
+    """The library that the oras tool is: strict about the tar's end, and unpacks the layer by its annotations."""
+    _, layout, own = pushed
+    offline = {**os.environ, "GO111MODULE": "off", "GOPATH": str(GO_PATH), "GOCACHE": str(tmp_path / "cache")}
+    source, reader = Path(__file__).parent / "oras_reader/main.go", tmp_path / "oras-reader"
+    subprocess.run(["go", "build", "-o", reader, source], check=True, capture_output=True, env=offline)
+    read = subprocess.run([reader, layout, "1", tmp_path / "out"], check=True, capture_output=True, text=True)
+    assert read.stdout.strip() == LayoutStore(layout).tags()["1"]
+    assert_loads(tmp_path / "out" / "data", own)
+
+
+@needs("skopeo")
+def test_kaitos_puller_leaves_an_adapter_that_loads(pushed, tmp_path):
+    """KAITO v0.12's puller, step by step: skopeo to a folder, each layer untarred in turn, ``data`` moved away."""
+    address, _, own = pushed
+    script = """
+    set -e
+    skopeo copy --insecure-policy --src-tls-verify=false --dest-decompress "docker://$1" "dir:$2/image"
+    mkdir "$2/rootfs"
+    layers='import json, sys; print(*(layer["digest"][7:] for layer in json.load(sys.stdin)["layers"]))'
+    for layer in $(python3 -c "$layers" < "$2/image/manifest.json"); do tar -xf "$2/image/$layer" -C "$2/rootfs"; done
+    mv "$2/rootfs/data" "$2/adapter"
+    """
+    command = ["bash", "-c", script, "puller", f"{address}/team/adapter:1", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert_loads(tmp_path / "adapter", own)
 
 
 @needs("buildah")

@@ -22,6 +22,7 @@ class Entra:
 
     def __init__(self, port):
         self.port, self.told, self.exchange_status, self.known = port, [], 200, True
+        self.refresh: str | None = "acr-refresh"  # None: the registry takes not even its own
 
     def answer(self, path, form):
         path = path.partition("?")[0]
@@ -34,9 +35,9 @@ class Entra:
                 }
             return 200, {"access_token": "entra-token", "expires_in": 3600, "token_type": "Bearer"}
         if path == "/oauth2/exchange":
-            return self.exchange_status, {"refresh_token": "acr-refresh"}
+            return self.exchange_status, {"refresh_token": self.refresh or "none"}
         if path == "/oauth2/token":
-            known = form.get("refresh_token") == "acr-refresh"
+            known = form.get("refresh_token") == self.refresh
             return (200, {"access_token": f"for {form['scope']}"}) if known else (401, {})
         root = f"https://localhost:{self.port}/{TENANT}"
         return 200, {
@@ -98,6 +99,22 @@ def test_the_pods_identity_is_exchanged_once_and_gets_a_token_for_each_access(en
     assert forms[f"/{TENANT}/oauth2/v2.0/token"]["client_assertion"] == "projected-service-account-token"
     assert forms[f"/{TENANT}/oauth2/v2.0/token"]["scope"] == "https://containerregistry.azure.net/.default"
     assert forms["/oauth2/exchange"]["access_token"] == "entra-token"
+
+
+def test_an_identity_that_has_expired_in_a_long_run_is_exchanged_again(entra):
+    auth = signing(entra)
+    auth.answer(challenge(entra), "team/a", push=False)
+    entra[0].refresh = "acr-refresh-of-now"
+    pushing = auth.answer(challenge(entra), "team/a", push=True)
+    assert pushing == {"Authorization": "Bearer for repository:team/a:pull,push"}
+    assert [path for path, _ in entra[0].told].count("/oauth2/exchange") == 2
+
+
+def test_a_refusal_of_what_was_just_exchanged_is_final(entra):
+    entra[0].refresh = None
+    with pytest.raises(NotPermittedError):
+        signing(entra).answer(challenge(entra), "team/a", push=False)
+    assert [path for path, _ in entra[0].told].count("/oauth2/exchange") == 1
 
 
 def test_a_secret_for_the_registry_goes_before_the_identity(entra):

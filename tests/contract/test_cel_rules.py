@@ -48,6 +48,8 @@ REFUSED = [
     ({"tuning.output.volumeSource": {"emptyDir": {}}}, "tuning.output"),
     ({"tuning.output.image": "registry.example.com/Team/Adapter:1"}, "tuning.output.image"),
     ({"tuning.output.image": "r.example.com/a@sha256:" + "0" * 64}, "tuning.output.image"),
+    ({"tuning.output.image": "r.example.com/a:kaiflow-run-1"}, "tuning.output.image"),
+    ({"tuning.output.image": "r.example.com/a:kaiflow-prune"}, "tuning.output.image"),
     ({"tuning.output.imagePushSecret": ...}, "tuning.output.imagePushSecret"),
     ({"tuning.output.imagePushSecret": "Not_A_Name"}, "tuning.output.imagePushSecret"),
     ({"tuning.evaluation": {"gate": "enforce", "split": 0.0}}, "tuning.evaluation.split"),

@@ -7,10 +7,11 @@ import time
 import pytest
 
 from presets.errors import DataError
+from presets.names import is_cache_tag
 from steps.lineage import lineage, verify, walked
 from steps.oci_layout import LayoutStore
 from steps.provenance import attach
-from steps.pruning import is_cache, prune
+from steps.pruning import prune
 from steps.registry_store import RegistryStore
 from steps.store import copy, publish
 from tests.contract.test_registry_store import NOBODY
@@ -221,7 +222,7 @@ def test_what_no_image_is_made_of_is_removed_when_it_is_old(store, tmp_path):
     assert {pruned.tag for pruned in removed} == {f"kaiflow-{kind}-a" for kind in ("dataset", "run", "report", "image")}
     assert "kaiflow-report-b" in store.tags()  # the report of a run that is needed
     assert sum(pruned.freed_bytes for pruned in removed) > 0
-    assert {tag for tag in store.tags() if not is_cache(tag)} == {"1"}
+    assert {tag for tag in store.tags() if not is_cache_tag(tag)} == {"1"}
     assert not any(check.problem for check in verify(store, lineage(store, "1")))
 
 

@@ -12,6 +12,7 @@ from presets.errors import ConfigError, DataError
 from steps import push
 from steps.contract import Context, Request, Target, WorkspaceRef
 from steps.docker_config import DockerConfig
+from steps.lineage import lineage, walked
 from steps.oci_layout import LayoutStore
 from steps.registry_store import RegistryStore
 from steps.store import publish
@@ -61,9 +62,10 @@ def pushed(
     target: Target = "local",
     created="",
     against="",
+    volume=None,
 ):
     """Run the step."""
-    uri = f"layout:{tmp_path / 'store'}" if isinstance(store, LayoutStore) else store
+    uri = f"layout:{store.root}" if isinstance(store, LayoutStore) else store
     opened = store if isinstance(store, LayoutStore) else RegistryStore(store.removeprefix("registry:"), NOBODY)
     request = Request(
         verb="push",
@@ -72,7 +74,7 @@ def pushed(
         target=target,
         recipe={
             "model": MODEL, "data": DATA, "evaluation": {"gate": "enforce", "sample_prompts": 6},
-            "output": {"image": image, "push_secret": None, "volume_source": None},
+            "output": {"image": image, "push_secret": None, "volume_source": volume},
         },
         inputs={
             "run": adapter(tmp_path / "adapter", opened, text).digest, "publish": str(publishing).lower(),
@@ -151,6 +153,29 @@ def test_from_a_cache_repository_of_the_same_registry_the_image_is_mounted(addre
         # the adapter of the test is published anew; the image's own layer and config move nowhere
         assert seen["GET blob"] <= before + len(with_mounts.outputs)
     assert RegistryStore(f"{address}/team/third", NOBODY).find("1") is not None
+
+
+VOLUME = {"persistentVolumeClaim": {"claimName": "results"}}
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["out of a cache", "of a run whose artifacts lie there"])
+def test_into_a_volume_the_image_goes_as_an_oci_layout_that_skopeo_reads(address, tmp_path, monkeypatch, cached):
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    monkeypatch.setattr(push, "OUTPUT_FOLDER", volume)
+    store = f"registry:{address}/cache-of-volumes" if cached else LayoutStore(volume)
+    result = pushed(tmp_path, store, None, target="cluster", volume=VOLUME)
+    found = LayoutStore(volume).find("latest")
+    assert found is not None
+    assert found.digest == result.outputs["digest"]
+    told = [part.what for _, part in walked(lineage(LayoutStore(volume), "latest"))]
+    assert {"image", "provenance"} <= set(told)
+    again = pushed(tmp_path, store, None, target="cluster", volume=VOLUME, text="better")
+    with pytest.raises(ConfigError, match="belongs to the Workspace team/ws"):
+        pushed(tmp_path, store, None, target="cluster", volume=VOLUME, name="another")
+    if shutil.which("skopeo"):
+        command = ["skopeo", "inspect", "--format", "{{.Digest}}", f"oci:{volume}:latest"]
+        assert subprocess.check_output(command, text=True).strip() == again.outputs["digest"]
 
 
 def test_a_registry_that_shows_something_else_than_was_pushed_is_not_believed(address, tmp_path):

@@ -5,9 +5,10 @@ import time
 import pytest
 
 from presets.errors import ConfigError
-from steps.lineage import lineage, verify
+from steps.lineage import lineage, verify, walked
 from steps.registry_pruning import MARKS_TAG, prune_registry
 from steps.registry_store import RegistryStore
+from steps.store import copy
 from tests.contract.test_lineage import DAY, artifact, made
 from tests.contract.test_registry_store import NOBODY
 from tests.registries import registry
@@ -65,7 +66,32 @@ def test_a_registry_that_deletes_nothing_says_how_to_switch_it_on(address, tmp_p
 
     with proxied(address, refuses) as (front, _):
         store = RegistryStore(f"{front}/team/fixed", NOBODY)
-        artifact(store, tmp_path / "in", "weights", {}, "kaiflow-weights-w")
+        artifact(store, tmp_path / "in", "weights", {}, "kaiflow-weights-old", text="old")
+        made(store, tmp_path / "in")
         with pytest.raises(ConfigError, match="does not let") as raised:
             prune_registry(store, NOW, 0)
         assert "REGISTRY_STORAGE_DELETE_ENABLED" in raised.value.fix
+
+
+def test_a_cache_keeps_what_images_elsewhere_are_made_of(address, tmp_path):
+    cache, images = RegistryStore(f"{address}/cache", NOBODY), RegistryStore(f"{address}/team/published", NOBODY)
+    for text in ("a", "b"):
+        made(cache, tmp_path / "in", f"kaiflow-image-{text}", text)  # a cache has no tag of a user's
+    image = cache.find("kaiflow-image-a")
+    assert image is not None
+    copy(image, cache, images, ["1"])
+    look = prune_registry(cache, NOW, 0, needed_by=[images])
+    assert {p.tag for p in look.removed} == {f"kaiflow-{kind}-b" for kind in ("dataset", "run", "report", "image")}
+    link = lineage(cache, "kaiflow-image-a")
+    assert not any(check.problem for check in verify(cache, link))
+    assert {part.what for _, part in walked(link)} == {"image", "run", "dataset", "weights", "report", "provenance"}
+
+
+def test_a_repository_that_does_not_tell_what_is_needed_loses_nothing(address, tmp_path):
+    cache = RegistryStore(f"{address}/cache-alone", NOBODY)
+    made(cache, tmp_path / "in", "kaiflow-image-a", "a")
+    before = cache.tags()
+    with pytest.raises(ConfigError, match="No image of a user's") as raised:
+        prune_registry(cache, NOW, 0)
+    assert "--needed-by" in raised.value.fix
+    assert cache.tags() == before

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -152,6 +153,46 @@ def test_what_passes_is_tried_again_and_nothing_is_lost(address, files, tmp_path
     repository = f"faults/{'-'.join(re.findall('[a-z0-9]+', fault.lower()))}"
     with proxied(address, FAULTS[fault]) as (proxy, _):
         assert_round_trip(RegistryStore(f"{proxy}/{repository}", NOBODY), files, tmp_path)
+
+
+@pytest.mark.parametrize("read_bytes", [1 << 20, None], ids=["at once", "at the end of the body"])
+@pytest.mark.parametrize("kind", ["PATCH upload", "PUT upload", "PUT manifest", "POST upload", "GET blob"])
+def test_a_token_that_runs_out_in_the_middle_is_replaced_and_nothing_is_lost(
+    address, files, tmp_path, impatient, kind, read_bytes
+):
+    valid: set[str] = set()
+    used: set[str] = set()
+    ran_out: list[str] = []
+    one = threading.Lock()  # several uploads are under way
+
+    def wants_tokens(exchange):
+        if exchange.path.startswith("/token"):
+            valid.add(token := os.urandom(8).hex())
+            return reply(exchange, 200, {"token": token, "expires_in": 3600})
+        token = exchange.headers.get("Authorization", "").removeprefix("Bearer ")
+        with one:
+            if exchange.kind == kind and token in used and not ran_out:
+                ran_out.extend(valid)
+                valid.clear()
+            if token in valid:
+                used.add(token)
+                return False
+        exchange.body(read_bytes)
+        return exchange.answer(401, WWW_Authenticate=f'Bearer realm="http://{exchange.headers["Host"]}/token"')
+
+    with proxied(address, wants_tokens) as (front, _):
+        name = f"team/{kind.lower().replace(' ', '-')}-{read_bytes or 'all'}"
+        assert_round_trip(RegistryStore(f"{front}/{name}", NOBODY), files, tmp_path)
+    assert ran_out
+
+
+def reply(exchange, status, body):
+    data = json.dumps(body).encode()
+    exchange.send_response(status)
+    exchange.send_header("Content-Length", str(len(data)))
+    exchange.end_headers()
+    exchange.wfile.write(data)
+    return True
 
 
 def trickle(exchange):
@@ -340,14 +381,7 @@ def test_a_refusal_has_the_registrys_words_without_addresses_and_the_remedy_of_w
     said = {"errors": [{"code": "DENIED", "message": "quota of team/full is used up, see https://r/x?sig=SECRET."}]}
 
     def refuses(exchange):
-        if exchange.command != "POST":
-            return False
-        data = json.dumps(said).encode()
-        exchange.send_response(403)
-        exchange.send_header("Content-Length", str(len(data)))
-        exchange.end_headers()
-        exchange.wfile.write(data)
-        return True
+        return exchange.command == "POST" and reply(exchange, 403, said)
 
     with proxied(address, refuses) as (front, _), pytest.raises(NotPermittedError) as refused:
         publish(RegistryStore(f"{front}/team/full", NOBODY), "application/x", files, {}, ["x"])

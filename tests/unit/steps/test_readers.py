@@ -1,7 +1,9 @@
 """Whatever the rows and however they are cut by reading windows, they come out as they went in, or with a reason."""
 
+import base64
 import io
 import json
+import os
 import string
 from itertools import pairwise
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from presets.errors import DataError
 from steps import json_rows, table_rows
-from steps.docker_config import DockerConfig
+from steps.docker_config import Credentials, DockerConfig
 from steps.messages import Conversation
 from steps.near_duplicates import shingles, signatures
 from steps.privacy import has_email, has_secret
@@ -210,6 +212,68 @@ CREDENTIALS = {"username": "u", "password": "p"}
 def test_credentials_go_to_their_registry_alone(key, registry, repository, found):
     config = DockerConfig([{"auths": {key: CREDENTIALS}}])
     assert (config.find(registry, repository) is not None) == found
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ({"auth": base64.b64encode(b"me:pass:word").decode()}, Credentials("me", "pass:word")),
+        ({"username": "me", "password": "p"}, Credentials("me", "p")),
+        ({"identitytoken": "t"}, Credentials(identity_token="t")),
+        ({"auth": base64.b64encode(b"<token>:").decode(), "identitytoken": "t"}, Credentials("<token>", "", "t")),
+        ({"registrytoken": "t"}, Credentials(registry_token="t")),
+        ({"auth": "no base64 \u00e9"}, None),
+        ({}, None),
+    ],
+    ids=["auth", "user and password", "identity token", "both", "bearer token", "damaged", "empty"],
+)
+def test_every_form_of_entry_is_read(entry, found):
+    assert DockerConfig([{"auths": {"r.io": entry}}]).find("r.io", "a") == found
+
+
+HELPER = """#!/bin/sh
+read server
+echo "$1 $server" >> "$(dirname "$0")/asked"
+case $server in
+  r.io) echo '{"Username": "me", "Secret": "s"}' ;;
+  token.io) echo '{"Username": "<token>", "Secret": "t"}' ;;
+  https://index.docker.io/v1/) echo '{"Username": "hub", "Secret": "h"}' ;;
+  odd.io) echo '{"Secret": "s"}' ;;
+  text.io) echo 'not json' ;;
+  *) echo 'credentials not found in native keychain'; exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("key", ["credHelpers", "credsStore"])
+@pytest.mark.parametrize(
+    ("registry", "found"),
+    [
+        ("r.io", Credentials("me", "s")),
+        ("token.io", Credentials(identity_token="t")),
+        ("docker.io", Credentials("hub", "h")),
+        ("unknown.io", None),
+        ("odd.io", None),
+        ("text.io", None),
+    ],
+)
+def test_a_credential_helper_is_asked_as_docker_asks_it(tmp_path, monkeypatch, key, registry, found):
+    helper = tmp_path / "docker-credential-mine"
+    helper.write_text(HELPER)
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    body = {key: {registry: "mine"} if key == "credHelpers" else "mine"}
+    assert DockerConfig([body]).find(registry, "a") == found
+    asked = {"docker.io": "https://index.docker.io/v1/"}.get(registry, registry)
+    assert (tmp_path / "asked").read_text() == f"get {asked}\n"
+
+
+def test_a_helper_is_asked_for_its_registry_alone_and_never_by_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config = DockerConfig([{"credHelpers": {"r.io": "mine", "evil.io": "../../bin/sh"}}])
+    assert config.find("other.io", "a") is None
+    assert config.find("evil.io", "a") is None
+    assert config.find("r.io", "a") is None  # not installed
 
 
 def test_the_longest_path_wins_and_the_first_file():
