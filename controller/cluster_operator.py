@@ -9,7 +9,7 @@ from controller.compiling import Compiler
 from controller.events import Told
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
 from controller.observed_workflow import pruned
-from controller.observing import FRESH_SECONDS, TRAINING_SECONDS, Observer, is_training, must_ask_again, owner_of
+from controller.observing import FRESH_SECONDS, LOG_SECONDS, Observer, is_telling, must_ask_again, owner_of
 from controller.operator_metrics import OperatorMetrics
 from controller.performing import ARGO, WORKSPACES, Performer, Subject
 from controller.reconcile import Action, Again, Observed, Tell, WriteStatus, reconcile
@@ -145,7 +145,7 @@ class Operator:
 
     async def _do(self, key: Key, seen: Observed, config_map: Object | None, actions: list[Action]) -> float | None:
         subject = Subject(seen.workspace, config_map)
-        waits = [TRAINING_SECONDS] if is_training(seen) else []
+        waits = [LOG_SECONDS] if is_telling(seen) else []
         if must_ask_again(seen):
             waits.append(FRESH_SECONDS * 2)
         memory = self._observer.memory[key]

@@ -29,14 +29,18 @@ def cluster_status(
     workflows: Sequence[Object],
     training: Mapping[str, Any] | None,
     now: str,
+    attempts: Mapping[str, Any] | None = None,
 ) -> Status:
-    """Return the status; ``workflows`` are the Workspace's, oldest first, ``training`` the newest training event."""
+    """Return the status; ``workflows`` are the Workspace's, oldest first.
+
+    ``training`` is the newest training event, ``attempts`` what is said of the attempts at a node.
+    """
     before: Status = workspace.get("status") or {}
     generation = workspace["metadata"]["generation"]
     told = [run for run in workflows if not _found_nothing_new(run)]
     newest = _newest(before, workflows, told)
     if newest is not None:
-        status = mirror(before, newest, training, generation, now)
+        status = mirror(before, newest, training, generation, now, attempts)
         if is_unreadable(newest):
             status = _without_steps(before, status, newest)
         if CRON_LABEL in (newest["metadata"].get("labels") or {}) and before.get("state") == "Ready":

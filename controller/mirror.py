@@ -4,10 +4,10 @@ Conditions are ``metav1.Condition`` with KAITO's types and reasons, plus ``Finis
 that ``kubectl wait`` returns. A step that is retried never makes the Workspace Failed.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from controller.attempts import provision_status
 from controller.cost import cost
 from controller.diagnosis import diagnose
 from controller.failure import Failure, explain
@@ -26,11 +26,13 @@ def mirror(
     training: Mapping[str, Any] | None,
     generation: int,
     now: str,
+    attempts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the Workspace's status for an observed Workflow.
 
     ``previous`` is the status before (transition times and earlier runs are kept), ``training`` the newest
-    training event of the tune step's log, ``now`` the time as Kubernetes writes it.
+    training event of the tune step's log, ``attempts`` what the log of the provision step says, ``now`` the time as
+    Kubernetes writes it.
     """
     steps = read_steps(workflow)
     by_name = {step.name: step for step in steps}
@@ -46,9 +48,9 @@ def mirror(
         "step": next((s.name for s in steps if s.phase == "Running"), ""),
         "progress": f"{sum(s.phase in ('Succeeded', 'Skipped') for s in steps)}/{len(steps)}",
         "steps": [step.to_json() for step in steps],
-        "provision": _provision(by_name),
+        "provision": provision_status(by_name, attempts, _told_before(before, workflow, "provision")),
         "workerNodes": [nodes] if (nodes := output(by_name, "provision", "nodes")) else [],
-        "training": _training(by_name, training, _told_before(before, workflow)),
+        "training": _training(by_name, training, _told_before(before, workflow, "training")),
         "output": _pick(image=output(by_name, "push", "image"), digest=output(by_name, "push", "digest")),
         "endpoint": output(by_name, "deploy", "endpoint"),
         "cost": cost(by_name),
@@ -83,23 +85,9 @@ def _pick(**values: str) -> dict[str, str]:
     return {key: value for key, value in values.items() if value}
 
 
-def _provision(steps: Mapping[str, StepStatus]) -> dict[str, Any]:
-    """Return on which machine the run is, and which attempts gave none before."""
-    machine, told = output(steps, "provision", "instance-type"), output(steps, "provision", "attempts")
-    if not machine:
-        return {}
-    try:
-        refused = [
-            {"attempt": a["attempt"], "reason": a["reason"], "message": a["message"]} for a in json.loads(told or "[]")
-        ]
-    except (ValueError, LookupError, TypeError):
-        refused = []
-    return {"instanceType": machine, **({"refused": refused} if refused else {})}
-
-
-def _told_before(before: Mapping[str, Any], workflow: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what has been told of this run's training: its log may be gone, or was read by a controller before us."""
-    told: Mapping[str, Any] = before.get("training") or {}
+def _told_before(before: Mapping[str, Any], workflow: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """Return what has been told of this run out of a log, which may be gone, or was read by a controller before us."""
+    told: Mapping[str, Any] = before.get(field) or {}
     return told if before.get("workflow") == workflow["metadata"]["name"] else {}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from controller.attempts import attempts_in
 from controller.intent import Intent, Refusal, config_map_name, intent, offered, secret_names
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
 from controller.observed_workflow import pod_of
@@ -17,8 +18,8 @@ from presets.annotations import PREFIX
 from steps.contract import WORKSPACE_LABEL
 
 FRESH_SECONDS = 30.0  # how old what was asked for one by one (ConfigMaps, Secrets) may be
-TRAINING_SECONDS = 10.0
-LOG_LINES = 20
+LOG_SECONDS = 10.0
+LOG_LINES = {"tune": 20, "provision": 200}  # of the steps whose log is read while they run
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -39,9 +40,10 @@ class Memory:
 
     wish: Wish | None = None
     training: Mapping[str, Any] | None = None
-    training_run: str = ""  # its Workflow
-    training_of: str = ""  # the pod
-    training_at: float = 0.0
+    attempts: Mapping[str, Any] | None = None
+    told_run: str = ""  # whose training and attempts these are: a Workflow
+    told_of: str = ""  # the pod whose log was read last
+    told_at: float = 0.0
     less_stored: tuple[Any, Any] | None = None  # the status as it was wanted, and as a CRD of fewer fields has kept it
 
 
@@ -98,7 +100,8 @@ class Observer:
             cleanup=cleanup,
             argo=self._workflows.known,
             makes_nodes=self._placement.nodes.provisioner != "byo",
-            training=await self._training(key, own),
+            training=(told := await self._told(key, own)).training,
+            attempts=told.attempts,
         )
         return seen, wish.config_map
 
@@ -147,21 +150,27 @@ class Observer:
                 missing.append(name)
         return missing
 
-    async def _training(self, key: Key, runs: list[Object]) -> Mapping[str, Any] | None:
-        """Return the newest run's newest training event: from the log of the pod that trains, every few seconds."""
+    async def _told(self, key: Key, runs: list[Object]) -> Memory:
+        """Return what the pod that trains, or gets a node, says of itself in the newest run, every few seconds."""
         memory = self.memory[key]
         run = str(runs[-1]["metadata"]["name"]) if runs else ""
-        if run != memory.training_run:  # what another has logged is nothing of this one's
-            memory.training_run, memory.training_of, memory.training = run, "", None
-        pod = pod_of(runs[-1], "tune") if runs else ""
-        if pod and (pod != memory.training_of or time.monotonic() - memory.training_at >= TRAINING_SECONDS):
+        if run != memory.told_run:  # what another has logged is nothing of this one's
+            memory.told_run, memory.told_of, memory.training, memory.attempts = run, "", None, None
+        step, pod = _telling(runs[-1]) if runs else ("", "")
+        if pod and (pod != memory.told_of or time.monotonic() - memory.told_at >= LOG_SECONDS):
             path = f"/api/v1/namespaces/{key[0]}/pods/{pod}/log"
-            text = await self._api.text(path, {"container": "main", "tailLines": str(LOG_LINES)})
-            events = events_in(text.splitlines())
-            if events or pod != memory.training_of:
+            text = await self._api.text(path, {"container": "main", "tailLines": str(LOG_LINES[step])})
+            if step == "provision":
+                memory.attempts = attempts_in(text.splitlines())
+            elif (events := events_in(text.splitlines())) or pod != memory.told_of:
                 memory.training = events[-1] if events else None
-            memory.training_of, memory.training_at = pod, time.monotonic()
-        return memory.training
+            memory.told_of, memory.told_at = pod, time.monotonic()
+        return memory
+
+
+def _telling(run: Object) -> tuple[str, str]:
+    """Return (step, pod) of the step that runs now and whose log is read."""
+    return next(((step, pod) for step in LOG_LINES if (pod := pod_of(run, step))), ("", ""))
 
 
 def asks_for_others(workspace: Object) -> bool:
@@ -181,9 +190,9 @@ def must_ask_again(seen: Observed) -> bool:
     return names_config or (isinstance(seen.intent, Refusal) and asks_for_others(seen.workspace))
 
 
-def is_training(seen: Observed) -> bool:
-    """Whether a pod trains now."""
-    return bool(seen.workflows) and bool(pod_of(seen.workflows[-1], "tune"))
+def is_telling(seen: Observed) -> bool:
+    """Whether a pod is at work whose log is read."""
+    return bool(seen.workflows) and bool(_telling(seen.workflows[-1])[1])
 
 
 def owner_of(body: Object) -> Key | None:

@@ -8,23 +8,31 @@ import typer
 from controller.failure import CLI_REFUSED
 from controller.options import (
     Aks,
+    Autoscale,
     Cache,
     Cloud,
     Config,
     File,
+    GpuDriver,
     Gpus,
+    ImageServe,
+    ImageStep,
+    ImageTune,
     ImageVolumes,
     MaxCost,
     MaxHours,
+    NodeWait,
     Output,
     Provisioner,
     StateDir,
     Weights,
     as_annotations,
     checked_cache,
+    images,
     node_placement,
 )
 from controller.output import Format
+from presets.provisioners import WAIT_SECONDS
 
 
 def plan(
@@ -37,7 +45,14 @@ def plan(
         int | None, typer.Option("--tokens", min=1, help="Training tokens of the rows, as `kaiflow audit` tells them.")
     ] = None,
     gpus: Gpus = None,
+    cache: Cache = None,
+    image_volumes: ImageVolumes = False,
+    provisioner: Provisioner = "karpenter",
     cloud: Cloud = "azure",
+    aks: Aks = None,
+    image_step: ImageStep = None,
+    image_tune: ImageTune = None,
+    image_serve: ImageServe = None,
     output: Output = Format.TABLE,
     state_dir: StateDir = None,
 ) -> None:
@@ -52,7 +67,8 @@ def plan(
     loaded = load_one(
         file, config, annotations=as_annotations(max_hours, max_cost, weights), private_hosts_allowed=True
     )
-    placement = Placement(machines=gpus, nodes=node_placement("karpenter", cloud, None))
+    nodes, pods = node_placement(provisioner, cloud, aks), images(image_step, image_tune, image_serve)
+    placement = Placement(checked_cache(cache), image_volumes, gpus, nodes, pods)
     planned = make_plan(loaded.recipe, placement)
     folder = StateFolder(state_root(state_dir), planned.recipe.namespace, planned.recipe.name)
     write_plan(planned, output, tokens, finished_here(planned, folder))
@@ -113,14 +129,22 @@ def render(
     provisioner: Provisioner = "karpenter",
     cloud: Cloud = "azure",
     aks: Aks = None,
+    gpu_driver: GpuDriver = "Install",
+    autoscale: Autoscale = False,
+    node_wait_seconds: NodeWait = WAIT_SECONDS,
     gpus: Gpus = None,
+    image_step: ImageStep = None,
+    image_tune: ImageTune = None,
+    image_serve: ImageServe = None,
 ) -> None:
     """Print the Argo Workflow (and the CronWorkflow of a schedule) that a cluster would get."""
     from controller.loading import load_one
     from controller.planning import rendered
     from pipelines.plan import Placement
 
-    placement = Placement(checked_cache(cache), image_volumes, gpus, node_placement(provisioner, cloud, aks))
+    nodes = node_placement(provisioner, cloud, aks, gpu_driver, autoscale, node_wait_seconds)
+    pods = images(image_step, image_tune, image_serve)
+    placement = Placement(checked_cache(cache), image_volumes, gpus, nodes, pods)
     typer.echo(rendered(load_one(file, config).recipe, output, placement))
 
 

@@ -8,7 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.options import Aks, Cache, Cloud, Gpus, ImageVolumes, Provisioner, checked_cache, node_placement
+from controller.options import (
+    Aks,
+    Autoscale,
+    Cache,
+    Cloud,
+    GpuDriver,
+    Gpus,
+    ImageServe,
+    ImageStep,
+    ImageTune,
+    ImageVolumes,
+    NodeWait,
+    Provisioner,
+    checked_cache,
+    images,
+    node_placement,
+)
+from presets.provisioners import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -23,10 +40,13 @@ def controller(
     provisioner: Provisioner = "karpenter",
     cloud: Cloud = "azure",
     aks: Aks = None,
+    gpu_driver: GpuDriver = "Install",
+    autoscale: Autoscale = False,
+    node_wait_seconds: NodeWait = WAIT_SECONDS,
     gpus: Gpus = None,
-    image_step: Annotated[str | None, typer.Option("--image-step", help="Image of the steps.")] = None,
-    image_tune: Annotated[str | None, typer.Option("--image-tune", help="Image of the training, with CUDA.")] = None,
-    image_serve: Annotated[str | None, typer.Option("--image-serve", help="Image of the server.")] = None,
+    image_step: ImageStep = None,
+    image_tune: ImageTune = None,
+    image_serve: ImageServe = None,
     image_pull_secret: Annotated[
         list[str] | None, typer.Option("--image-pull-secret", help="Secret for these images; may be repeated.")
     ] = None,
@@ -63,16 +83,13 @@ def controller(
         raise ConfigError(
             "ExtraMissing", f"{error.name} is not installed.", fix="pip install 'kaiflow[cluster]'"
         ) from error
-    from pipelines.plan import Images, Placement
+    from pipelines.plan import Placement
     from steps import logs
 
-    known = Images()
-    images = Images(
-        image_step or known.step, image_tune or known.tune, image_serve or known.serve, tuple(image_pull_secret or ())
-    )
-    nodes = node_placement(provisioner, cloud, aks)
+    pods = images(image_step, image_tune, image_serve, image_pull_secret or ())
+    nodes = node_placement(provisioner, cloud, aks, gpu_driver, autoscale, node_wait_seconds)
     placement = Placement(
-        checked_cache(cache), image_volumes, gpus, nodes, images, _pairs(environment), _pairs(pod_label)
+        checked_cache(cache), image_volumes, gpus, nodes, pods, _pairs(environment), _pairs(pod_label)
     )
     pace = Pace(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5)
     logs.configure({"component": "controller", **({"pod": os.environ["HOSTNAME"]} if "HOSTNAME" in os.environ else {})})

@@ -1,5 +1,6 @@
 """The options that several commands share, and what they mean.  Read at every start: nothing heavy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ from controller.output import Format
 from presets import provisioners
 
 if TYPE_CHECKING:
+    from pipelines.plan import Images
     from presets.node_request import NodePlacement
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file that holds one Workspace.")]
@@ -39,6 +41,16 @@ Cloud = Annotated[
 Aks = Annotated[
     str | None, typer.Option("--aks", metavar="SUBSCRIPTION/GROUP/CLUSTER", help="Whose agent pools aks makes.")
 ]
+GpuDriver = Annotated[
+    provisioners.GpuDriver, typer.Option("--gpu-driver", help="Of agent pools: None where the GPU operator brings it.")
+]
+Autoscale = Annotated[
+    bool, typer.Option("--autoscale", help="Agent pools from 0 to 1 node, for the cluster's autoscaler to end.")
+]
+NodeWait = Annotated[int, typer.Option("--node-wait-seconds", min=60, help="How long one attempt at a node may take.")]
+ImageStep = Annotated[str | None, typer.Option("--image-step", help="Image of the steps.")]
+ImageTune = Annotated[str | None, typer.Option("--image-tune", help="Image of the training, with CUDA.")]
+ImageServe = Annotated[str | None, typer.Option("--image-serve", help="Image of the server.")]
 Gpus = Annotated[
     Path | None, typer.Option("--gpus", help="File of GPU machines and prices, on top of the bundled table.")
 ]
@@ -81,8 +93,21 @@ def checked_cache(cache: str | None) -> str | None:
     return cache
 
 
+def images(step: str | None, tune: str | None, serve: str | None, pull_secrets: Sequence[str] = ()) -> "Images":
+    """Return the images of the pods: those that are named, ours otherwise."""
+    from pipelines.plan import Images
+
+    known = Images()
+    return Images(step or known.step, tune or known.tune, serve or known.serve, tuple(pull_secrets))
+
+
 def node_placement(
-    provisioner: provisioners.Provisioner, cloud: provisioners.Cloud, aks: str | None
+    provisioner: provisioners.Provisioner,
+    cloud: provisioners.Cloud,
+    aks: str | None,
+    gpu_driver: provisioners.GpuDriver = "Install",
+    autoscale: bool = False,
+    wait_seconds: int = provisioners.WAIT_SECONDS,
 ) -> "NodePlacement":
     """Return who makes nodes.
 
@@ -99,5 +124,5 @@ def node_placement(
             "Agent pools need their managed cluster.",
             fix="Write --aks SUBSCRIPTION/GROUP/CLUSTER.",
         )
-    cluster = AksCluster(parts[0], parts[1], parts[2]) if parts else None
-    return NodePlacement(provisioner, cloud, cluster)
+    cluster = AksCluster(parts[0], parts[1], parts[2], gpu_driver, autoscale) if parts else None
+    return NodePlacement(provisioner, cloud, cluster, wait_seconds)

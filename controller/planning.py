@@ -69,7 +69,7 @@ def plan_status(plan: Plan) -> dict[str, Any]:
         told = plan_json(plan)
     except ConfigError as error:
         return {"refused": {"reason": error.reason, "message": error.message, "fix": error.fix}}
-    shown = ("machine", "attempts", "memory_bytes", "step_cut", "estimate")
+    shown = ("machine", "attempts", "images", "memory_bytes", "step_cut", "estimate")
     found: dict[str, Any] = without_nulls(_camelled({key: told[key] for key in shown if told[key]}))
     return found
 

@@ -40,6 +40,7 @@ class Observed:
     argo: bool  # whether the cluster knows Workflows
     makes_nodes: bool  # whether runs make nodes, or are given them
     training: Mapping[str, Any] | None  # newest training event of the tune step
+    attempts: Mapping[str, Any] | None = None  # what the provision step says of its attempts at a node
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,7 @@ def _status(seen: Observed, now: str) -> Iterator[Action]:
     before = seen.workspace.get("status") or {}
     if not seen.argo and before.get("workflow"):
         return  # what cannot be seen now is not therefore gone
-    after = cluster_status(seen.workspace, seen.intent, seen.workflows, seen.training, now)
+    after = cluster_status(seen.workspace, seen.intent, seen.workflows, seen.training, now, seen.attempts)
     if after != before:
         for told in changes(before, after):
             yield Tell(told)

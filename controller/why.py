@@ -16,6 +16,8 @@ def reasons(workspace: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -
     )
     yield from _steps(status)
     yield from _conditions(status)
+    if attempt := status.get("provision", {}).get("attempt"):
+        yield f"  node {attempt}: is asked for; {status['provision'].get('waitsFor', 'nothing is heard of it yet')}"
     for refused in status.get("provision", {}).get("refused", ()):
         yield f"  node {refused['attempt']}: {refused['reason']}: {refused['message']}"
     if not status:

@@ -6,14 +6,13 @@ of each first spot, where that is wanted, and every zone before the next.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from presets.catalogue import Model
 from presets.errors import ConfigError
 from presets.fit import fit, fitting
 from presets.gpus import Sku, find_sku
 from presets.memory import GIB
-from presets.provisioners import PROVIDERS, Cloud, Provisioner
+from presets.provisioners import PROVIDERS, WAIT_SECONDS, Cloud, GpuDriver, Provisioner
 from presets.recipe import NodeRecipe, Recipe
 
 DISK_GIB = 100  # image, packages, rows, checkpoints
@@ -28,7 +27,7 @@ class AksCluster:
     subscription: str
     resource_group: str
     name: str
-    gpu_driver: Literal["Install", "None"] = "Install"  # None: the GPU operator brings it
+    gpu_driver: GpuDriver = "Install"  # None: the GPU operator brings it
     autoscale: bool = False  # 0 to 1: the cluster's autoscaler then ends a node that an unclean end has left
 
 
@@ -39,7 +38,7 @@ class NodePlacement:
     provisioner: Provisioner = "karpenter"
     cloud: Cloud = "azure"
     aks: AksCluster | None = None  # of provisioner aks
-    wait_seconds: int = 1200  # for one attempt
+    wait_seconds: int = WAIT_SECONDS  # for one attempt
 
 
 @dataclass(frozen=True, slots=True)

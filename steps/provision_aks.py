@@ -74,7 +74,7 @@ class Aks:
 
         Raises:
             UnavailableError: Azure does not delete it.
-            TryAgainError: the cluster has been at other operations all the time.
+            TryAgainError: it takes too long, or the cluster has been at other operations all the time.
         """
         from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 
@@ -82,7 +82,7 @@ class Aks:
         try:
             while True:
                 try:
-                    self._delete(name)
+                    self._delete(name, until)
                     return
                 except ResourceExistsError as error:
                     if self._clock.now() >= until:
@@ -99,8 +99,16 @@ class Aks:
             said = f"{name} is not given back: {why_not.message}"
             raise UnavailableError(why_not.reason, said, fix=why_not.fix) from error
 
-    def _delete(self, name: str) -> None:
-        self._pools.begin_delete(*self._at, name, ignore_pod_disruption_budget=True, **self._polling).result()
+    def _delete(self, name: str, until: float) -> None:
+        poller = self._pools.begin_delete(*self._at, name, ignore_pod_disruption_budget=True, **self._polling)
+        poller.wait(timeout=max(0.0, until - self._clock.now()))
+        if not poller.done():
+            raise TryAgainError(
+                "OperationInProgress",
+                f"{name} is being deleted, and not gone yet.",
+                fix="The step tries again by itself.",
+            )
+        poller.result()
 
     def own(self, labels: Mapping[str, str]) -> list[OwnNode]:
         """Return the pools with these labels."""

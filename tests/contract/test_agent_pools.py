@@ -489,6 +489,17 @@ def test_a_deletion_that_fails_is_said(arm, maker):
         maker().give_back(NAME)
 
 
+def test_a_deletion_that_never_ends_is_left_to_another_try(arm, maker):
+    made = maker(replace(WANTED, placement=replace(WANTED.placement, wait_seconds=1)))
+    taken(made)
+    arm.stuck = True
+    with pytest.raises(TryAgainError, match="not gone yet"):
+        made.give_back(NAME)
+    arm.stuck = False
+    made.give_back(NAME)
+    assert arm.pools == {}
+
+
 def busy_with_another(method, times):
     """Answer so often as AKS does while it is at another pool of the cluster, or at the cluster itself."""
     said = "Operation is not allowed: Another operation (Upgrade) is in progress on the managed cluster."

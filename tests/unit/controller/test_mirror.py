@@ -1,9 +1,11 @@
 """Workflow status to Workspace status, as literal dicts."""
 
 import copy
+import json
 
 import pytest
 
+from controller.attempts import attempts_in
 from controller.failure import explain
 from controller.mirror import mirror
 from pipelines.nodes import node_id
@@ -197,3 +199,38 @@ def test_every_message_of_a_node_is_explained(message, reason, cli):
     assert (failure.reason, failure.cli_exit_code) == (reason, cli)
     assert failure.message
     assert failure.fix
+
+
+LOG = [
+    '{"event": "attempt", "attempt": "A100 spot zone 1", "number": 1, "of": 3}',
+    '{"event": "waiting", "on": "n0: waits to be launched"}',
+    "a library says something",
+    '{"event": "refused", "attempt": "A100 spot zone 1", "reason": "QuotaExceeded", "message": "No quota."}',
+    '{"event": "attempt", "attempt": "A100 zone 2", "number": 2, "of": 3}',
+    '{"event": "waiting", "on": "n1: waits to be ready"}',
+]
+REFUSED = {"attempt": "A100 spot zone 1", "reason": "QuotaExceeded", "message": "No quota."}
+
+
+def test_attempts_at_a_node_are_told_while_they_are_made():
+    body = workflow(fetch="Succeeded", provision="Running")
+    found = mirror(None, body, None, 1, "2026-11-23T10:05:00Z", attempts_in(LOG))
+    assert found["provision"] == {"attempt": "A100 zone 2", "waitsFor": "n1: waits to be ready", "refused": [REFUSED]}
+    assert "provision" not in mirror(None, body, None, 1, "2026-11-23T10:05:00Z", attempts_in([]))
+
+
+def test_refused_attempts_stay_when_none_gave_a_node():
+    running = workflow(fetch="Succeeded", provision="Running")
+    live = mirror(None, running, None, 1, "2026-11-23T10:05:00Z", attempts_in(LOG))
+    failed = workflow("Failed", fetch="Succeeded", provision="Failed")
+    ended = mirror(live, failed, None, 1, "2026-11-23T10:06:00Z", attempts_in(LOG))
+    assert ended["provision"] == {"refused": [REFUSED]}
+    assert status(failed, previous=ended)["provision"] == {"refused": [REFUSED]}  # by a controller that read no log
+    assert "provision" not in status(failed, previous={**ended, "workflow": "another"})
+
+
+def test_the_result_of_the_step_stands_above_its_log():
+    told = json.dumps([{**REFUSED, "fix": "Ask for more."}])
+    body = workflow(provision={"phase": "Succeeded", **outputs(instance_type="A100", attempts=told)})
+    found = mirror(None, body, None, 1, "2026-11-23T10:05:00Z", attempts_in(LOG))
+    assert found["provision"] == {"instanceType": "A100", "refused": [REFUSED]}
