@@ -8,9 +8,10 @@ endpoint and image stay, the state is that of the new run. A run that found noth
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from controller.conditions import Condition, stamped
 from controller.intent import Intent, Refusal
 from controller.kube_api import Object
-from controller.mirror import Condition, mirror, stamped
+from controller.mirror import mirror
 from controller.observed_steps import read_steps
 from controller.observed_workflow import has_ended, is_unreadable
 from controller.runs import CRON_LABEL, is_nothing_new, with_run
@@ -20,7 +21,7 @@ OF_SERVING = ("state", "endpoint", "output", "cost")
 CONDITIONS_OF_SERVING = ("InferenceReady", "WorkspaceSucceeded")
 OF_SERVER, CONDITIONS_OF_SERVER = ("endpoint", "output"), ("InferenceReady",)
 OF_STEPS = ("endpoint", "output", "training", "provision", "workerNodes", "cost")
-CONDITIONS_OF_STEPS = ("ResourceReady", "JobStarted", "InferenceReady")
+CONDITIONS_OF_STEPS = ("NodeClaimReady", "ResourceReady", "JobStarted", "InferenceReady")
 
 
 def cluster_status(

@@ -13,14 +13,15 @@ from typing import Any
 
 from controller.failure import CLI_INTERRUPTED, Failure
 from controller.loading import Loaded
-from controller.mirror import find_failure, mirror
+from controller.mirror import mirror
 from controller.observed_steps import read_steps
 from controller.planning import plan_status
+from controller.run_failure import find_failure
 from controller.state import StateFolder
 from controller.training_log import training_events
 from pipelines.local import LocalEngine
 from pipelines.plan import Plan, plan
-from steps.contract import timestamp
+from steps.contract import PROVISIONER_LABEL, timestamp
 from steps.store import LAYOUT_PREFIX
 
 WRITE_SECONDS = 1.0
@@ -92,6 +93,7 @@ def _workflow(planned: Plan, folder: StateFolder, options: RunOptions) -> dict[s
     }
     for parameter in workflow["spec"]["arguments"]["parameters"]:
         parameter["value"] = here[parameter["name"]]
+    workflow["metadata"]["labels"][PROVISIONER_LABEL] = "local"
     return workflow
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from controller.cost import cost
 from controller.observed_steps import StepStatus, output
+from controller.run_failure import find_failure
 
 KEEP_RUNS = 10
 CRON_LABEL = "workflows.argoproj.io/cron-workflow"  # Argo's, on what a CronWorkflow has started
@@ -37,7 +38,7 @@ def run_entry(workflow: Mapping[str, Any], steps: Mapping[str, StepStatus]) -> R
         "phase": phase,
         "revision": labels.get("kaiflow.dev/revision"),
         "scheduled": True if CRON_LABEL in labels else None,
-        "reason": NOTHING_NEW if phase == "Succeeded" and is_nothing_new(steps) else None,
+        "reason": _reason(workflow, phase, steps),
         "startedAt": status.get("startedAt"),
         "finishedAt": status.get("finishedAt"),
         "digest": output(steps, "push", "digest"),
@@ -47,6 +48,13 @@ def run_entry(workflow: Mapping[str, Any], steps: Mapping[str, StepStatus]) -> R
         "nodeSeconds": cost(steps).get("nodeSeconds"),
     }
     return {key: value for key, value in entry.items() if value not in (None, "")}
+
+
+def _reason(workflow: Mapping[str, Any], phase: str, steps: Mapping[str, StepStatus]) -> str | None:
+    if phase == "Succeeded" and is_nothing_new(steps):
+        return NOTHING_NEW
+    failure = find_failure(workflow, list(steps.values()))
+    return failure.reason if failure else None
 
 
 def is_nothing_new(steps: Mapping[str, StepStatus]) -> bool:

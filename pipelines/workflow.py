@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from pipelines.plan import CRON_NAME_MAX, Plan, PlannedStep, cleanup_name, cron_name, image_pull_secrets, user_volumes
 from pipelines.templates import STEP_ACCOUNT, template
 from presets.errors import ConfigError, FieldError, InvalidInput
-from presets.recipe import Recipe
-from steps.contract import MANAGED_BY, NAMESPACE_LABEL, WORKSPACE_LABEL
+from steps.contract import MANAGED_BY, NAMESPACE_LABEL, PROVISIONER_LABEL, WORKSPACE_LABEL
 
 ENTRYPOINT = "run"
 _NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
@@ -53,7 +52,7 @@ def compile_cron(plan: Plan) -> dict[str, Any] | None:
     ) as cron:
         _fill(plan)
     body = cron.to_dict()
-    body["spec"]["workflowMetadata"] = {"labels": _labels(plan.recipe)}  # Hera's goes on only after Argo has made it
+    body["spec"]["workflowMetadata"] = {"labels": _labels(plan)}  # Hera's goes on only after Argo has made it
     return checked(body)
 
 
@@ -118,7 +117,7 @@ def _shell(kind: type[Workflow], plan: Plan, **options: Any) -> Workflow:  # noq
             ),
         ],
         volumes=_volumes(plan),
-        labels=_labels(recipe),
+        labels=_labels(plan),
         annotations={
             "workflows.argoproj.io/title": recipe.name,
             "workflows.argoproj.io/description": f"{recipe.method} of {recipe.model.preset}, {recipe.revision}",
@@ -135,12 +134,13 @@ def _shell(kind: type[Workflow], plan: Plan, **options: Any) -> Workflow:  # noq
     )
 
 
-def _labels(recipe: Recipe) -> dict[str, str]:
+def _labels(plan: Plan) -> dict[str, str]:
     return {
         **MANAGED_BY,
-        WORKSPACE_LABEL: recipe.name,
-        NAMESPACE_LABEL: recipe.namespace,
-        "kaiflow.dev/revision": recipe.revision,
+        WORKSPACE_LABEL: plan.recipe.name,
+        NAMESPACE_LABEL: plan.recipe.namespace,
+        "kaiflow.dev/revision": plan.recipe.revision,
+        PROVISIONER_LABEL: plan.placement.nodes.provisioner,
     }
 
 

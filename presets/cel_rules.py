@@ -1,62 +1,35 @@
 """The rules that an API server can check by itself, as CEL; as ``presets.rules`` and ``rules_update`` have them.
 
 Core CEL only, for Kubernetes 1.25 and later (``x-kubernetes-validations``). What they cannot see (the catalogue, the
-ConfigMap, time zones, memory) is checked by the controller, at once, and told as ``Planned=False``. That both say the
-same is tested object by object (tests/contract/test_cel_rules.py).
+ConfigMap, annotations, time zones, memory), or could not afford (where in a URL its host is a private address), is
+checked by the controller, at once, and told as ``Planned=False``. That both say the same is tested object by object
+(tests/contract/test_cel_rules.py).
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class CelRule:
-    """One rule: on which part of the object it stands, what must hold, and what is said where it does not."""
-
-    at: str  # dotted path of the part; empty: the object itself
-    rule: str  # of ``self`` (and ``oldSelf``)
-    field: str  # below the part; the field that is named, empty: the part itself
-    message: str
-
-    @property
-    def of_updates(self) -> bool:
-        """Whether it compares with the object as it was."""
-        return "oldSelf" in self.rule
-
-    @property
-    def path(self) -> str:
-        """The full path of the field that is named."""
-        return ".".join(filter(None, (self.at, self.field)))
-
-
-def _same_in_any_case(field: str) -> str:
-    """Return the term that two names are the same but for their case; core CEL has no other way.
-
-    The field's length must be bounded: an API server refuses the CRD for what an expression could cost at most.
-    """
-    return f"self.{field}.matches('(?i)^' + oldSelf.{field} + '$')"
-
-
-def _unchanged(at: str, field: str) -> CelRule:
-    """Return the rule that a field cannot be added, removed or changed."""
-    same = f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
-    return CelRule(
-        at, same, field, f"{'.'.join(filter(None, (at, field)))} cannot be changed once the Workspace is there."
-    )
-
-
-def _exactly_one(at: str, *fields: str) -> CelRule:
-    given = {"urls": "(has(self.urls) && size(self.urls) > 0)", "image": "(has(self.image) && self.image != '')"}
-    terms = [f"({given.get(field, f'has(self.{field})')} ? 1 : 0)" for field in fields]
-    return CelRule(at, f"{' + '.join(terms)} == 1", "", f"Exactly one of {', '.join(fields)} must be given.")
-
-
-_OBJECT_NAME = "^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
-# Loose: what it lets pass and the grammar does not, the controller refuses.
-_IMAGE = "^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9._/-]+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$"
-# presets.names, behind the colon of a tag
-_RESERVED = ":(kaiflow-(dataset|weights|run|partial|report|image)-[^/]+|kaiflow-prune|sha256-[0-9a-f]{64})$"
+from presets.cel_forms import (
+    A_URL,
+    ANY_IMAGE,
+    CRON,
+    IMAGE,
+    OBJECT_NAME,
+    RESERVED,
+    CelRule,
+    each_adapter,
+    exactly_one,
+    image_and_secrets,
+    preset_rules,
+    same_in_any_case,
+    unchanged,
+)
 
 RULES: tuple[CelRule, ...] = (
+    # A Service will have this name.
+    CelRule(
+        "",
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')",
+        "metadata.name",
+        "Use lower-case letters, digits and dashes, 63 at most, a letter first, such as tune-phi-3.",
+    ),
     CelRule(
         "",
         "has(self.tuning) || has(self.inference)",
@@ -84,13 +57,13 @@ RULES: tuple[CelRule, ...] = (
         "resource.partition",
         "GPU partitions are not supported for tuning.",
     ),
-    _unchanged("resource", "count"),
-    _unchanged("resource", "labelSelector"),
-    _unchanged("resource", "partition"),
+    unchanged("resource", "count"),
+    unchanged("resource", "labelSelector"),
+    unchanged("resource", "partition"),
     CelRule(
         "resource",
-        "has(self.instanceType) == has(oldSelf.instanceType)"
-        f" && (!has(self.instanceType) || {_same_in_any_case('instanceType')})",
+        "!has(oldSelf.instanceType) || oldSelf.instanceType == ''"  # where none was named, one may be
+        f" || (has(self.instanceType) && {same_in_any_case('instanceType')})",
         "instanceType",
         "resource.instanceType cannot be changed once the Workspace is there.",
     ),
@@ -124,25 +97,25 @@ RULES: tuple[CelRule, ...] = (
         "output",
         "Say where the adapter goes: output: {image: ..., imagePushSecret: ...}.",
     ),
-    _unchanged("tuning", "preset"),
+    unchanged("tuning", "preset"),
     CelRule(
         "tuning",
-        f"!has(self.method) || !has(oldSelf.method) || {_same_in_any_case('method')}",
+        f"!has(self.method) || !has(oldSelf.method) || {same_in_any_case('method')}",
         "method",
         "tuning.method cannot be changed once the Workspace is there.",
     ),
-    _exactly_one("tuning.input", "urls", "volumeSource", "image"),
-    _unchanged("tuning.input", "name"),
-    _exactly_one("tuning.output", "image", "volumeSource"),
+    exactly_one("tuning.input", "urls", "volumeSource", "image"),
+    unchanged("tuning.input", "name"),
+    exactly_one("tuning.output", "image", "volumeSource"),
     CelRule(
         "tuning.output",
-        f"!has(self.image) || self.image == '' || self.image.matches('{_IMAGE}')",
+        f"!has(self.image) || self.image == '' || self.image.matches('{IMAGE}')",
         "image",
         "Write registry/repository:tag, in lower case, without a digest.",
     ),
     CelRule(
         "tuning.output",
-        f"!has(self.image) || !self.image.matches('{_RESERVED}')",
+        f"!has(self.image) || !self.image.matches('{RESERVED}')",
         "image",
         "The tag is one of kaiflow's own: name one that does not begin with kaiflow- or sha256-.",
     ),
@@ -154,14 +127,86 @@ RULES: tuple[CelRule, ...] = (
     ),
     CelRule(
         "tuning.output",
-        f"!has(self.imagePushSecret) || self.imagePushSecret == '' || self.imagePushSecret.matches('{_OBJECT_NAME}')",
+        f"!has(self.imagePushSecret) || self.imagePushSecret == '' || self.imagePushSecret.matches('{OBJECT_NAME}')",
         "imagePushSecret",
         "This is not the name of a Secret: lower-case letters, digits, dashes and dots.",
+    ),
+    *preset_rules("tuning.preset"),
+    CelRule(
+        "tuning",
+        f"!has(self.config) || self.config == '' || self.config.matches('{OBJECT_NAME}')",
+        "config",
+        "This is not the name of a ConfigMap: lower-case letters, digits, dashes and dots.",
+    ),
+    CelRule(
+        "tuning.input",
+        f"!has(self.urls) || self.urls.all(u, ({A_URL}) && !u.contains(' '))",
+        "urls",
+        "A dataset URL uses https, http, hf, s3, gs or az, and holds no white space.",
+    ),
+    *image_and_secrets("tuning.input"),
+    CelRule(
+        "tuning.schedule",
+        f"self.cron.matches('{CRON}')",
+        "cron",
+        'Write five fields (minute hour day-of-month month day-of-week), such as "0 3 * * 0", or @weekly.',
+    ),
+    CelRule(
+        "tuning.schedule",
+        "!has(self.timezone) || self.timezone.matches('^[A-Za-z0-9_+/-]+$')",
+        "timezone",
+        "Use a name of the tz database, such as Europe/Prague or Etc/UTC.",
     ),
     CelRule(
         "tuning.evaluation",
         "!(has(self.gate) && self.gate == 'enforce' && has(self.split) && self.split == 0.0)",
         "split",
         "gate: enforce needs held-out rows, and split is 0.",
+    ),
+    CelRule(
+        "inference",
+        "has(self.preset) != has(self.template)",
+        "",
+        "Exactly one of preset and template must be given.",
+    ),
+    unchanged("inference", "preset"),
+    CelRule(
+        "inference",
+        "has(self.template) == has(oldSelf.template)",
+        "template",
+        "inference.template cannot be added or removed once the Workspace is there.",
+    ),
+    *preset_rules("inference.preset"),
+    CelRule(
+        "inference",
+        "!has(self.adapters) || size(self.adapters) <= 10",
+        "adapters",
+        "Name 10 adapters at most.",
+    ),
+    each_adapter("has(a.source)", "An adapter has no source: name an image."),
+    each_adapter(
+        f"!has(a.source) || (has(a.source.name) && a.source.name.matches('{OBJECT_NAME}'))",
+        "An adapter has no name that is one: lower-case letters, digits, dashes and dots.",
+    ),
+    each_adapter(
+        "!has(a.source) || !has(a.source.name)"
+        " || self.adapters.exists_one(b, has(b.source) && has(b.source.name) && b.source.name == a.source.name)",
+        "Two adapters have the same name.",
+    ),
+    each_adapter(
+        "!has(a.source) || !has(a.source.urls) || size(a.source.urls) == 0",
+        "An adapter cannot come from URLs: name an image.",
+    ),
+    each_adapter(
+        "!has(a.source) || ((has(a.source.image) && a.source.image != '') != has(a.source.volumeSource))",
+        "Of each adapter exactly one of image and volumeSource must be given.",
+    ),
+    each_adapter(
+        f"!has(a.source) || !has(a.source.image) || a.source.image == '' || a.source.image.matches('{ANY_IMAGE}')",
+        "The image of an adapter is not one: write registry/repository:tag, in lower case.",
+    ),
+    each_adapter(
+        "!has(a.strength) || a.strength.matches('^[+]?[0-9]*[.]?[0-9]*([eE][-+]?[0-9]+)?$')",
+        "The strength of an adapter is a number from 0 to 1.",
     ),
 )

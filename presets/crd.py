@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from presets.cel_rules import RULES, CelRule
+from presets.cel_forms import CelRule
+from presets.cel_rules import RULES
 from presets.crd_status import STATUS
 from presets.structural_schema import Schema, structural
 from presets.workspace import DEFAULT_INSTANCE_TYPE_V1ALPHA1, Workspace
@@ -50,7 +51,9 @@ _INSTANCE = _column("Instance", ".resource.instanceType")
 _OURS = [
     _column("Step", ".status.step", priority=1),
     _column("Progress", ".status.progress", priority=1),
+    _column("ETASeconds", ".status.training.etaSeconds", "integer", 1),
     _column("Loss", ".status.training.loss", "number", 1),
+    _column("CostUSD", ".status.cost.usd", "number", 1),
     _column("Endpoint", ".status.endpoint", priority=1),
     _column("Image", ".status.output.digest", priority=1),
 ]
@@ -61,7 +64,7 @@ V1ALPHA1 = [
 V1BETA1 = [
     _INSTANCE, _condition("ResourceReady", "ResourceReady"), _condition("InferenceReady", "InferenceReady"),
     _condition("JobStarted", "JobStarted"), _condition("WorkspaceSucceeded", "WorkspaceSucceeded"),
-    _column("State", ".status.state"), _AGE, *_OURS,
+    _column("TargetNodeCount", ".status.targetNodeCount", "integer"), _column("State", ".status.state"), _AGE, *_OURS,
 ]  # fmt: skip
 
 
@@ -98,7 +101,8 @@ def schema(version: str) -> Schema:
 
 
 def _validation(rule: CelRule) -> dict[str, str]:
-    place = {"fieldPath": f".{rule.field}"} if rule.field else {}
+    named = rule.field and not rule.field.startswith("metadata.")  # which is no part of the schema
+    place = {"fieldPath": f".{rule.field}"} if named else {}
     return {"rule": rule.rule, "message": rule.message, **place}
 
 

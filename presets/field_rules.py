@@ -27,9 +27,10 @@ def check_url(field: str, url: str, private_hosts_allowed: bool) -> Errors:
         return
     if url != url.strip() or any(character.isspace() for character in url):
         yield FieldError(field, "InvalidUrl", f"{shown} holds white space.", "Write a space as %20.")
-    elif parts.scheme not in URL_SCHEMES:
+    elif not url.startswith(tuple(f"{scheme}:" for scheme in URL_SCHEMES)):
+        scheme = url.partition("://")[0] if parts.scheme else "(none)"
         yield FieldError(
-            field, "InvalidUrl", f"The scheme {parts.scheme or '(none)'!r} is not supported.",
+            field, "InvalidUrl", f"The scheme {scheme!r} is not supported.",
             "A dataset URL uses https, http, hf, s3, gs or az; file:// and pkg:// are read by `kaiflow run` alone.",
         )  # fmt: skip
     elif not (host or parts.scheme == "file"):
@@ -86,6 +87,12 @@ def check_image(field: str, image: str) -> Errors:
         )
 
 
+def check_preset_name(field: str, name: str) -> Errors:
+    """Yield what is wrong with the form of a name that is not the catalogue's but the hub's."""
+    if "/" in name and (name.count("/") != 1 or not all(name.split("/"))):
+        yield FieldError(field, "UnknownPreset", f"{name!r} is no Hugging Face id.", "Write organisation/model.")
+
+
 def check_access(preset: Preset, field: str, gated: Mapping[str, bool], *, at_hand: bool = False) -> Errors:
     """Yield what keeps the preset's weights from being read: a private image or a token that is not named.
 
@@ -96,6 +103,12 @@ def check_access(preset: Preset, field: str, gated: Mapping[str, bool], *, at_ha
         yield missing(f"{field}.presetOptions.image", "A private preset needs the image that holds its weights.")
     if options.image:
         yield from check_image(f"{field}.presetOptions.image", options.image)
+    for index, secret in enumerate(options.image_pull_secrets):
+        yield from check_object_name(f"{field}.presetOptions.imagePullSecrets[{index}]", secret, "a Secret")
+    if options.model_access_secret:
+        yield from check_object_name(
+            f"{field}.presetOptions.modelAccessSecret", options.model_access_secret, "a Secret"
+        )
     if gated.get(preset.name.lower()) and not (options.model_access_secret or options.image or at_hand):
         yield FieldError(
             f"{field}.presetOptions.modelAccessSecret", "MissingField",

@@ -11,7 +11,16 @@ from zoneinfo import ZoneInfo
 
 from presets.annotations import ANNOTATIONS, PREFIX, annotation_value
 from presets.errors import FieldError, did_you_mean
-from presets.field_rules import Errors, check_access, check_image, check_object_name, check_url, missing, placeholder
+from presets.field_rules import (
+    Errors,
+    check_access,
+    check_image,
+    check_object_name,
+    check_preset_name,
+    check_url,
+    missing,
+    placeholder,
+)
 from presets.gpus import find_sku, skus
 from presets.names import cron_problem, is_dns_label, placeholders
 from presets.rules_inference import check_inference
@@ -187,20 +196,13 @@ def _method(tuning: Tuning) -> Errors:
 
 def _preset(preset: Preset, around: Surroundings, *, weights_at_hand: bool) -> Errors:
     name = preset.name.lower()
-    if "/" in name:
-        if name.count("/") != 1 or not all(name.split("/")):
-            yield FieldError(
-                "tuning.preset.name",
-                "UnknownPreset",
-                f"{preset.name!r} is no Hugging Face id.",
-                "Write organisation/model.",
-            )
-    elif name in around.servable_only:
+    yield from check_preset_name("tuning.preset.name", preset.name)
+    if name in around.servable_only:
         yield FieldError(
             "tuning.preset.name", "PresetNotTunable", f"{preset.name!r} can be served but not tuned.",
             "Choose a preset of `kaiflow presets`, or name the model by its Hugging Face id, organisation/model.",
         )  # fmt: skip
-    elif name not in around.tunable:
+    elif "/" not in name and name not in around.tunable:  # any model of the hub may be tried
         yield FieldError(
             "tuning.preset.name", "UnknownPreset", f"There is no preset {preset.name!r}.",
             did_you_mean(name, around.tunable, "`kaiflow presets` lists them; organisation/model works too."),

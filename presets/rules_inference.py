@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from presets.errors import FieldError, did_you_mean
-from presets.field_rules import check_access, check_image
+from presets.field_rules import check_access, check_image, check_preset_name
 from presets.names import is_dns_subdomain
 from presets.workspace import AdapterSpec, Inference, Workspace
 
@@ -40,6 +40,7 @@ def _preset_or_template(inference: Inference, presets: Sequence[str]) -> Iterato
             "Remove one." if both else "Name a preset.",
         )  # fmt: skip
     if inference.preset is not None:
+        yield from check_preset_name("inference.preset.name", inference.preset.name)
         name = inference.preset.name.lower()
         if "/" not in name and name not in presets:
             yield FieldError(

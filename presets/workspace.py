@@ -15,6 +15,12 @@ API_VERSIONS = ("kaito.sh/v1alpha1", "kaito.sh/v1beta1")
 DEFAULT_INSTANCE_TYPE_V1ALPHA1 = "Standard_NC24ads_A100_v4"
 
 
+# Bounded, since an API server refuses rules of what could be of any length.
+ObjectName = Annotated[str, Field(max_length=253)]
+ImageName = Annotated[str, Field(max_length=512)]
+Secrets = Annotated[tuple[ObjectName, ...], Field(max_length=16)]
+
+
 class Block(BaseModel):
     """A part of the object: camelCase in YAML, unknown fields refused, frozen."""
 
@@ -83,18 +89,18 @@ class Resource(Block):
 class PresetOptions(Block):
     """Where the weights come from, when not from the catalogue."""
 
-    image: str | None = None
+    image: ImageName | None = None
     """OCI image that holds the weights as safetensors; by digest it can be mounted."""
-    image_pull_secrets: tuple[str, ...] = ()
+    image_pull_secrets: Secrets = ()
     """Secrets of type kubernetes.io/dockerconfigjson for that image."""
-    model_access_secret: str | None = None
+    model_access_secret: ObjectName | None = None
     """Secret with the key HF_TOKEN, for gated models."""
 
 
 class Preset(Block):
     """A model by its catalogue name or its Hugging Face id."""
 
-    name: str
+    name: Annotated[str, Field(max_length=256)]
     """Name of the catalogue (kaiflow presets), or a Hugging Face id, organisation/model."""
     access_mode: Literal["public", "private"] = "public"
     """public, or private with presetOptions.image."""
@@ -105,15 +111,15 @@ class Preset(Block):
 class DataSource(Block):
     """Where data (or an adapter) is read from: exactly one of ``urls``, ``image``, ``volumeSource``."""
 
-    name: str | None = None
+    name: ObjectName | None = None
     """Name of the source; it cannot be changed."""
-    urls: tuple[str, ...] = ()
+    urls: Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=512)] = ()
     """Files over https, http, hf, s3, gs or az; a digest may follow as #sha256=."""
     volume_source: dict[str, Any] | None = None
     """A volume, written as in a pod."""
-    image: str | None = None
+    image: ImageName | None = None
     """OCI image with the files under /data, or pushed by oras."""
-    image_pull_secrets: tuple[str, ...] = ()
+    image_pull_secrets: Secrets = ()
     """Secrets of type kubernetes.io/dockerconfigjson for the image."""
 
 
@@ -122,18 +128,18 @@ class DataDestination(Block):
 
     volume_source: dict[str, Any] | None = None
     """A volume, written as in a pod; the adapter lies there in an OCI image layout."""
-    image: Annotated[str, Field(max_length=512)] | None = None
+    image: ImageName | None = None
     """registry/repository:tag of the adapter image."""
-    image_push_secret: Annotated[str, Field(max_length=253)] | None = None
+    image_push_secret: ObjectName | None = None
     """Secret of type kubernetes.io/dockerconfigjson whose user may push there."""
 
 
 class Schedule(Block):
     """When to tune again."""
 
-    cron: str
+    cron: Annotated[str, Field(max_length=256)]
     """Five fields, or @weekly and the like."""
-    timezone: str = "Etc/UTC"
+    timezone: Annotated[str, Field(max_length=64)] = "Etc/UTC"
     """Name of the tz database."""
     only_if_changed: bool = True
     """Tune only when the data has changed since the last run."""
@@ -168,7 +174,7 @@ class Tuning(Block):
     """The model to tune."""
     method: Annotated[str, Field(max_length=16)] | None = None
     """qlora (the base in four bits) or lora."""
-    config: str | None = None
+    config: ObjectName | None = None
     """ConfigMap with the key training_config.yaml."""
     input: DataSource | None = None
     """Where the rows are."""
@@ -187,7 +193,7 @@ class AdapterSpec(Block):
 
     source: DataSource | None = None
     """Where the adapter is: an image, or a volume."""
-    strength: str | None = None
+    strength: Annotated[str, Field(max_length=32)] | None = None
     """Weight of the adapter, 0 to 1, as text."""
 
 
@@ -200,7 +206,7 @@ class Inference(Block):
     """A pod template to serve with, instead of a preset."""
     config: str | None = None
     """ConfigMap with the server's settings."""
-    adapters: tuple[AdapterSpec, ...] = ()
+    adapters: Annotated[tuple[AdapterSpec, ...], Field(max_length=16)] = ()
     """Adapters to serve beside the base."""
 
 

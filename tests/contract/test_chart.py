@@ -14,7 +14,8 @@ CASES = {
     "as it comes": {},
     "one namespace": {"namespaced": True, "namespaces": ["team"], "replicas": 1},
     "aks": {"nodes": {"provisioner": "aks", "aks": "s/g/c", "gpuDriver": "None", "autoscale": True},
-        "infrastructureAccount": {"annotations": {"azure.workload.identity/client-id": "x"}, "labels": {"azure.workload.identity/use": "true"}}},
+        "infrastructureAccount": {"annotations": {"azure.workload.identity/client-id": "x"},
+            "labels": {"azure.workload.identity/use": "true"}}},
     "given nodes, a mirror, digests": {
         "nodes": {"provisioner": "byo"}, "global": {"imageRegistry": "mirror.example.com/ghcr"},
         "images": {"tune": {"digest": "sha256:" + "a" * 64}, "pullSecrets": ["mirror"]},

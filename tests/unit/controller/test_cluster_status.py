@@ -73,7 +73,7 @@ def test_a_run_of_the_schedule_takes_nothing_from_what_serves_until_it_has_succe
     assert found["step"] == "fetch"
     failed = run("ws-2", "Failed", scheduled=True, started="2026-11-25T09:30:00Z", fetch="Failed")
     found = status([FIRST, failed], found)
-    assert (found["state"], conditions(found)["LastRunSucceeded"]) == ("Ready", ("False", "RunFailed"))
+    assert (found["state"], conditions(found)["LastRunSucceeded"]) == ("Ready", ("False", "StepFailed"))
     assert conditions(found)["InferenceReady"][0] == "True"
     better = {**GOOD, "push": {**GOOD["push"], "digest": "sha256:2"}}
     third = run("ws-3", "Succeeded", scheduled=True, started="2026-11-25T09:40:00Z", outputs=better)

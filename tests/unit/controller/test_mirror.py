@@ -234,3 +234,36 @@ def test_the_result_of_the_step_stands_above_its_log():
     body = workflow(provision={"phase": "Succeeded", **outputs(instance_type="A100", attempts=told)})
     found = mirror(None, body, None, 1, "2026-11-23T10:05:00Z", attempts_in(LOG))
     assert found["provision"] == {"instanceType": "A100", "refused": [REFUSED]}
+
+
+def claimed(body, attempts=None, maker="karpenter"):
+    body["metadata"]["labels"] = {"kaiflow.dev/provisioner": maker}
+    found = mirror(None, body, None, 1, "2026-11-23T10:05:00Z", attempts)
+    return next(
+        ((c["status"], c["reason"], c["message"]) for c in found["conditions"] if c["type"] == "NodeClaimReady"), None
+    )
+
+
+def test_the_claim_of_a_node_has_kaitos_condition_where_nodes_are_made():
+    waiting = workflow(fetch="Succeeded", provision="Running")
+    assert claimed(waiting) == ("False", "NodeClaimNotReady", "Ready NodeClaims are not enough")
+    assert claimed(waiting, attempts_in(LOG[:2]))[2].endswith("A100 spot zone 1: n0: waits to be launched")
+    assert claimed(waiting, attempts_in(LOG))[:2] == ("False", "QuotaExceeded")
+    there = workflow(fetch="Succeeded", provision="Succeeded")
+    assert claimed(there, maker="aks") == ("True", "NodeClaimsReady", "Enough NodeClaims are ready")
+    refused = workflow("Failed", provision={"phase": "Failed", "message": "QuotaExceeded: No quota. Fix: Ask."})
+    assert claimed(refused) == ("False", "QuotaExceeded", "No quota.")
+    assert claimed(there, maker="byo") is claimed(there, maker="local") is None
+
+
+@pytest.mark.parametrize(
+    ("phase", "message", "reason"),
+    [
+        ("Failed", "OOMKilled (exit code 137)", "ContainerOOMKilled"),
+        ("Failed", "main: Error (exit code 65): TooManyBadRows: Too many. Fix: Mend them.", "TooManyBadRows"),
+        ("Failed", "workflow shutdown with strategy:  Terminate", "Stopped"),
+    ],
+)
+def test_the_entry_of_a_run_that_failed_says_why(phase, message, reason):
+    body = workflow("Failed", fetch="Succeeded", tune={"phase": phase, "message": message})
+    assert status(body)["runs"][0]["reason"] == reason
