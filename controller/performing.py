@@ -133,6 +133,7 @@ class Performer:
         name = subject.workspace["metadata"]["name"]
         uid = subject.workspace["metadata"]["uid"]
         for path in (f"/apis/apps/v1/namespaces/{subject.namespace}/deployments/{name}",
+                     f"/apis/policy/v1/namespaces/{subject.namespace}/poddisruptionbudgets/{name}",
                      f"/api/v1/namespaces/{subject.namespace}/services/{name}"):  # fmt: skip
             try:
                 found = await self._api.get(path)

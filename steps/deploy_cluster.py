@@ -37,6 +37,8 @@ def deploy(request: Request, context: Context, cluster: Cluster, clock: Clock) -
         _require_own(cluster.get(path), path, request)
         cluster.apply(path, body)
         logs.event("applied", kind=body["kind"], object=path)
+    if recipe.replicas == 1:
+        _remove_budget(request, cluster)
     _wait(request, context, cluster, clock, recipe.replicas, digests)
     service = cluster.get(_path(request, "services", group="api/v1")) or {}
     _require_answer(f"http://{_host(service['spec']['clusterIP'])}", clock)
@@ -44,6 +46,15 @@ def deploy(request: Request, context: Context, cluster: Cluster, clock: Clock) -
     endpoint = f"http://{name}.{namespace}.svc.cluster.local"
     logs.event("serving", endpoint=endpoint, adapter=served.run)
     return Result(outputs={"endpoint": endpoint, "model": name, "cached": "false"}, figures=asdict(recipe))
+
+
+def _remove_budget(request: Request, cluster: Cluster) -> None:
+    """Remove the budget of an earlier revision with more replicas: of a single pod it would let none be moved."""
+    path = _path(request, "poddisruptionbudgets", group="apis/policy/v1")
+    there = cluster.get(path)
+    if there is not None and _is_own(there, request):
+        cluster.delete(path)
+        logs.event("removed", kind="PodDisruptionBudget", object=path)
 
 
 def _require_answer(address: str, clock: Clock) -> None:
@@ -75,12 +86,16 @@ def _require_own(there: Mapping[str, Any] | None, path: str, request: Request) -
     Raises:
         ConfigError: it is somebody else's, which is not ours to change.
     """
-    own = {**MANAGED_BY, WORKSPACE_LABEL: request.workspace.name}
-    if there is not None and not own.items() <= (there["metadata"].get("labels") or {}).items():
+    if there is not None and not _is_own(there, request):
         raise ConfigError(
             "NameTaken", f"{path} is there already and was not made for this Workspace.",
             fix="Give the Workspace another name, or remove that object.",
         )  # fmt: skip
+
+
+def _is_own(there: Mapping[str, Any], request: Request) -> bool:
+    own = {**MANAGED_BY, WORKSPACE_LABEL: request.workspace.name}
+    return own.items() <= (there["metadata"].get("labels") or {}).items()
 
 
 def _wait(
