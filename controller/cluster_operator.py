@@ -157,8 +157,10 @@ class Operator:
                 # A CRD that knows fewer fields than we write stores less: that is no reason to write it again.
                 if memory.less_stored == (action.status, seen.workspace.get("status")):
                     continue
+                before = seen.workspace.get("status") or {}
                 await self._performer.perform(subject, action)
                 self._metrics.writes.inc()
+                self._metrics.runs.changed(before, action.status)
                 kept = (self._workspaces.objects.get(key) or {}).get("status")
                 memory.less_stored = None if kept == action.status else (action.status, kept)
             else:

@@ -5,6 +5,8 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from controller.run_metrics import RunMetrics
+
 STATES = ("Pending", "Running", "Succeeded", "Ready", "Failed")
 
 
@@ -21,6 +23,7 @@ class OperatorMetrics:
         self.writes = Counter("kaiflow_status_writes", "Statuses written", registry=self.registry)
         self._queue = Gauge("kaiflow_queue_depth", "Workspaces that wait to be looked at", registry=self.registry)
         self.leading = Gauge("kaiflow_leading", "Whether this controller is the one that works", registry=self.registry)
+        self.runs = RunMetrics(self.registry)
         Info("kaiflow_build", "Version of kaiflow", registry=self.registry).info({"version": version("kaiflow")})
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
