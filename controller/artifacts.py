@@ -68,6 +68,8 @@ def prune(
     state_dir: StateDir = None,
 ) -> None:
     """Remove finished steps that no image is made of any more: this machine's, or a repository's."""
+    if needed_by and repository is None:
+        raise typer.BadParameter("it is about a REPOSITORY, and none is named.", param_hint="--needed-by")
     if repository is not None:
         _prune_registry(repository, needed_by or [], older_than, dry_run)
         return

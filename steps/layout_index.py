@@ -20,10 +20,10 @@ Entry = Mapping[str, Any]
 
 
 class LayoutIndex:
-    """The entries of ``index.json``, in their order."""
+    """The entries of ``index.json``, in their order, and whatever else it says."""
 
-    def __init__(self, entries: list[Entry]) -> None:
-        self._entries = entries
+    def __init__(self, entries: list[Entry], rest: Mapping[str, Any]) -> None:
+        self._entries, self._rest = entries, rest
 
     @classmethod
     def read(cls, root: Path) -> "LayoutIndex":
@@ -35,24 +35,28 @@ class LayoutIndex:
         try:
             body = json.loads((root / INDEX_FILE).read_bytes())
         except FileNotFoundError:
-            return cls([])
-        except ValueError:
+            return cls([], {})
+        except (ValueError, RecursionError):
             body = None
         entries = body.get("manifests") if isinstance(body, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise DataError(
                 "LayoutInvalid", f"{root / INDEX_FILE} is no index of an OCI layout.", fix="Restore it, or remove it."
             )
-        return cls(entries)
+        return cls(entries, {key: value for key, value in body.items() if key != "manifests"})
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""
-        body = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": self._entries}
+        body = {"schemaVersion": 2, "mediaType": INDEX_TYPE, **self._rest, "manifests": self._entries}
         return json.dumps(body, indent=1).encode()
 
     def tags(self) -> dict[str, str]:
         """Return tag -> digest."""
         return {tag: d.digest for entry, d in self._known() if (tag := _tag(entry))}
+
+    def has_tag(self, tag: str) -> bool:
+        """Whether anything is named so, whether or not we can read it."""
+        return any(_tag(entry) == tag for entry in self._entries)
 
     def digests(self) -> set[str]:
         """Return what the index names, tagged or not."""
@@ -62,21 +66,24 @@ class LayoutIndex:
         """Return the index with the tags moved to the descriptor."""
         moved: list[Entry] = [_entry(descriptor, tag) for tag in tags]
         others = [entry for entry in self._entries if _tag(entry) not in tags]
-        return LayoutIndex(sorted([*others, *moved], key=_order))
+        return self._with(sorted([*others, *moved], key=_order))
 
     def beside(self, descriptor: Descriptor) -> "LayoutIndex":
         """Return the index with an entry that has no tag, unless it is named already."""
         if descriptor.digest in self.digests():
             return self
-        return LayoutIndex(sorted([*self._entries, _entry(descriptor, "")], key=_order))
+        return self._with(sorted([*self._entries, _entry(descriptor, "")], key=_order))
 
     def without_tag(self, tag: str) -> "LayoutIndex":
         """Return the index without the tag."""
-        return LayoutIndex([entry for entry in self._entries if _tag(entry) != tag])
+        return self._with([entry for entry in self._entries if _tag(entry) != tag])
 
     def without(self, digests: Collection[str]) -> "LayoutIndex":
         """Return the index without the untagged entries of these digests."""
-        return LayoutIndex([e for e in self._entries if _tag(e) or e.get("digest") not in digests])
+        return self._with([e for e in self._entries if _tag(e) or e.get("digest") not in digests])
+
+    def _with(self, entries: list[Entry]) -> "LayoutIndex":
+        return LayoutIndex(entries, self._rest)
 
     def _known(self) -> Iterator[tuple[Entry, Descriptor]]:
         """Yield the entries that we can read; those of other digests stay unread."""
@@ -87,11 +94,16 @@ class LayoutIndex:
                 continue
 
 
-def named_blobs(body: Any) -> set[str]:  # noqa: ANN401  (whatever JSON holds)
-    """Return the digests that a manifest or an index of images names."""
+def named_blobs(body: Any) -> tuple[set[str], set[str]]:  # noqa: ANN401  (whatever JSON holds)
+    """Return the digests that a manifest or an index names: of manifests, and of config and layers."""
     if not isinstance(body, Mapping):
+        return set(), set()
+    return _digests(body.get("manifests")), _digests(body.get("layers")) | _digests([body.get("config")])
+
+
+def _digests(listed: Any) -> set[str]:  # noqa: ANN401
+    if not isinstance(listed, list):
         return set()
-    listed = [body.get("config"), *(body.get("layers") or ()), *(body.get("manifests") or ())]
     return {d for each in listed if isinstance(each, Mapping) and isinstance(d := each.get("digest"), str)}
 
 

@@ -6,7 +6,6 @@ laptop has pushed to) the rest is told by its digest.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -84,10 +83,14 @@ def verify(store: Store, link: Link) -> Iterator[Check]:
     """Hash every blob of everything that is there again, and compare what image, run and statement say."""
     for _, found in walked(link):
         if found.manifest is None:
-            yield Check(f"{found.what}, not in this store", found.digest)
+            problem = _damage(store, found.digest)
+            yield Check(found.what if problem else f"{found.what}, not in this store", found.digest, problem)
             continue
-        for name, blob in _blobs(store, found.manifest):
+        for name, blob in _blobs(found.manifest):
             yield Check(f"{found.what}: {name}", blob.digest, _problem(store, blob))
+    for tells, of in (("provenance", link), ("report", link.parts[0])):
+        if of.manifest is not None and not any(part.what == tells for part in of.parts):
+            yield Check(f"{tells}, not in this store", "")
     yield from _contradictions(store, link)
 
 
@@ -115,10 +118,24 @@ def _there(link: Link, what: str) -> Iterator[Manifest]:
     return (part.manifest for part in link.parts if part.what == what and part.manifest)
 
 
-def _blobs(store: Store, manifest: Manifest) -> Iterator[tuple[str, Descriptor]]:
-    with store.open_blob(manifest.digest) as reader:
-        body = json.loads(reader.read())
-    yield "config", Descriptor.from_json(body["config"])
+def _damage(store: Store, digest: str) -> str:
+    """Return what is wrong with an artifact that is not found whole; empty where nothing of it is there."""
+    try:
+        with store.open_blob(digest) as reader:
+            data = reader.read()
+    except (FileNotFoundError, DataError):
+        return ""
+    if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+        return "its manifest is another"
+    for name, blob in _blobs(Manifest.from_bytes(digest, data)):
+        if problem := _problem(store, blob):
+            return f"{name}: {problem}"
+    return ""
+
+
+def _blobs(manifest: Manifest) -> Iterator[tuple[str, Descriptor]]:
+    if manifest.config is not None:
+        yield "config", manifest.config
     yield from _layers(manifest)
 
 

@@ -22,6 +22,7 @@ from steps import logs
 from steps.contract import VERBS, Context, Request, Result, write_result
 from steps.machine import thread_environment
 from steps.progress import progress_from_environment
+from steps.store import DIGEST, REGISTRY_PREFIX, open_store
 from steps.termination import say_why
 
 TERMINATED = 128 + signal.SIGTERM
@@ -65,9 +66,24 @@ def run(request: Request, work: Path) -> Result:
     logs.event("started", revision=request.workspace.revision)
     module = importlib.import_module(f"steps.{request.verb}")
     result: Result = module.run(request, Context(work, progress_from_environment()))
+    if result.outputs.get("cached") == "true" and request.store.startswith(REGISTRY_PREFIX):
+        _still_needed(request.store, [value for value in result.outputs.values() if DIGEST.fullmatch(value)])
     write_result(result, request.verb, work)
     logs.event("finished", outputs=dict(result.outputs), **{k: v for k, v in result.figures.items() if k != "outputs"})
     return result
+
+
+def _still_needed(store: str, digests: list[str]) -> None:
+    """Tell a look at what nobody needs that a run has found these, and goes on to need them."""
+    from steps.registry_pruning import unmark
+    from steps.registry_store import RegistryStore
+
+    try:
+        opened = open_store(store)
+        if isinstance(opened, RegistryStore):
+            unmark(opened, digests)
+    except KaiflowError as error:  # what was found may be lost to the next look: that is no reason to fail
+        logs.warning("not_unmarked", reason=error.reason, message=error.message)
 
 
 def _fail(error: KaiflowError) -> int:

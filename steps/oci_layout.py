@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,11 +16,10 @@ from typing import BinaryIO
 
 from presets.errors import DataError
 from steps.layout_index import INDEX_FILE, LayoutIndex, named_blobs
+from steps.layout_parts import drop_left, new_part, written_at
 from steps.store import DIGEST, MANIFEST_TYPE, TITLE, Descriptor, Manifest, Store
 
 CHUNK_BYTES = 1 << 20
-MOST_MANIFEST_BYTES = 4 << 20
-LEFT_SECONDS = 86400  # so long nothing has been written to a part whose writer cannot be asked for
 
 
 class LayoutStore:
@@ -37,24 +34,36 @@ class LayoutStore:
             return  # a volume that is mounted to be read
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._ingest.mkdir(exist_ok=True)
-        self._drop_what_the_dead_left()
+        drop_left(self._ingest)
         if not marker.exists():
             self._write(marker, b'{"imageLayoutVersion":"1.0.0"}')
 
     def find(self, reference: str) -> Manifest | None:
-        """Return the artifact of a tag or a digest; None when it is not there or does not match its digest."""
+        """Return the artifact of a tag or a digest; None when it is not there or does not match its digest.
+
+        Raises:
+            DataError: it is no image, or is named in a way that we cannot read.
+        """
         digest = reference if reference.startswith("sha256:") else self._tagged(reference)
-        if digest is None:
+        data = self.raw(digest) if digest else None
+        if data is None:
             return None
+        manifest = Manifest.from_bytes(str(digest), data)
+        whole = all(map(self._has, [*manifest.layers, *([manifest.config] if manifest.config else [])]))
+        return manifest if whole else None
+
+    def raw(self, digest: str) -> bytes | None:
+        """Return the bytes of a manifest or an index, None where they are not there or are others."""
         try:
             data = self._path(digest).read_bytes()
         except OSError:
             return None
-        if _digest_of(data) != digest:
-            return None
-        manifest = Manifest.from_bytes(digest, data)
-        whole = all(self._has(layer) for layer in manifest.layers)
-        return manifest if whole else None
+        return data if _digest_of(data) == digest else None
+
+    def forget_damaged(self, blob: Descriptor) -> None:
+        """Remove the blob where its bytes are others than its digest stands for."""
+        if self._path(blob.digest).exists() and not self._is_whole(blob):
+            self._path(blob.digest).unlink(missing_ok=True)
 
     def add_file(self, source: Path, media_type: str, annotations: Mapping[str, str]) -> Descriptor:
         """Copy the file in, hashing as it is read."""
@@ -65,7 +74,7 @@ class LayoutStore:
     def add_bytes(self, data: bytes, media_type: str) -> Descriptor:
         """Write a small blob."""
         descriptor = Descriptor(media_type, _digest_of(data), len(data))
-        if not self._has(descriptor):
+        if not self._is_whole(descriptor):
             self._write(self._path(descriptor.digest), data)
         return descriptor
 
@@ -75,7 +84,7 @@ class LayoutStore:
         Raises:
             DataError: the source's bytes are not those of the digest.
         """
-        if self._has(blob):
+        if self._is_whole(blob):
             return
         with source.open_blob(blob.digest) as reader:
             part, digest, _ = self._taken_in(reader)
@@ -141,7 +150,7 @@ class LayoutStore:
 
     def written_at(self, digest: str) -> float:
         """Return when the artifact's manifest was written, in seconds since the epoch."""
-        return _written_at(self._path(digest))
+        return written_at(self._path(digest))
 
     def size_alone(self, digest: str, tag: str) -> int:
         """Return the bytes that only the artifact of ``tag`` holds: what removing it sets free."""
@@ -174,23 +183,29 @@ class LayoutStore:
             if digest in reached or not DIGEST.fullmatch(digest):
                 continue
             reached.add(digest)
-            waiting += named_blobs(self._json(digest))
+            manifests, blobs = named_blobs(self._json(digest))
+            waiting += manifests
+            reached |= {blob for blob in blobs if DIGEST.fullmatch(blob)}
         return reached
 
     def _json(self, digest: str) -> object:
-        """Return what a small blob holds, None where it is no JSON."""
-        path = self._path(digest)
+        """Return what a manifest or an index holds, None where it is none."""
         try:
-            return json.loads(path.read_bytes()) if path.stat().st_size <= MOST_MANIFEST_BYTES else None
+            return json.loads(self._path(digest).read_bytes())
         except (OSError, ValueError, RecursionError):
             return None
 
+    def _is_whole(self, blob: Descriptor) -> bool:
+        """Whether the blob is there, to the byte."""
+        try:
+            with self._path(blob.digest).open("rb") as reader:
+                return f"sha256:{hashlib.file_digest(reader, 'sha256').hexdigest()}" == blob.digest
+        except OSError:
+            return False
+
     def _verify(self, layer: Descriptor) -> None:
-        path = self._path(layer.digest)
-        with path.open("rb") as reader:
-            actual = hashlib.file_digest(reader, "sha256").hexdigest()
-        if f"sha256:{actual}" != layer.digest:
-            path.unlink(missing_ok=True)  # so that the step that made it makes it again
+        if not self._is_whole(layer):
+            self._path(layer.digest).unlink(missing_ok=True)  # so that the step that made it makes it again
             raise DataError(
                 "ArtifactCorrupt",
                 f"{layer.annotations.get(TITLE, 'A blob')} in the store does not match its digest {layer.digest}.",
@@ -199,7 +214,7 @@ class LayoutStore:
 
     def _taken_in(self, reader: BinaryIO) -> tuple[Path, str, int]:
         """Copy what is read aside, hashing it; return the file, its digest and its size."""
-        part = self._part()
+        part = new_part(self._ingest)
         hasher, size = hashlib.sha256(), 0
         with part.open("wb") as writer:
             while chunk := reader.read(CHUNK_BYTES):
@@ -210,11 +225,8 @@ class LayoutStore:
         return part, f"sha256:{hasher.hexdigest()}", size
 
     def _adopt(self, part: Path, descriptor: Descriptor) -> Descriptor:
-        if self._has(descriptor):
-            part.unlink()
-        else:
-            part.chmod(0o444)  # links to it are laid into work folders; nobody writes through them
-            part.replace(self._path(descriptor.digest))
+        part.chmod(0o444)  # links to it are laid into work folders; nobody writes through them
+        part.replace(self._path(descriptor.digest))  # what was there may be damaged
         return descriptor
 
     def _has(self, descriptor: Descriptor) -> bool:
@@ -230,17 +242,19 @@ class LayoutStore:
         return self._blobs / value
 
     def _tagged(self, tag: str) -> str | None:
-        return LayoutIndex.read(self.root).tags().get(tag)
+        index = LayoutIndex.read(self.root)
+        digest = index.tags().get(tag)
+        if digest is None and index.has_tag(tag):
+            raise DataError(
+                "ManifestInvalid", f"What {self.root} names {tag} has no sha256 digest.", fix="Choose another tag."
+            )
+        return digest
 
     def _write_index(self, index: LayoutIndex) -> None:
         self._write(self.root / INDEX_FILE, index.to_bytes())
 
-    def _part(self) -> Path:
-        """Return a new path for what is being written, named after its writer."""
-        return self._ingest / f"{socket.gethostname()}.{os.getpid()}-{os.urandom(4).hex()}"
-
     def _write(self, path: Path, data: bytes) -> None:
-        part = self._part()
+        part = new_part(self._ingest)
         with part.open("wb") as writer:
             writer.write(data)
             _sync(writer)
@@ -251,17 +265,6 @@ class LayoutStore:
         with (self.root / ".lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
-
-    def _drop_what_the_dead_left(self) -> None:
-        """Remove the parts of processes that are gone: of another host's, which cannot be asked for, the time tells."""
-        for part in self._ingest.iterdir():
-            host, _, process = part.name.rpartition("-")[0].rpartition(".")
-            if host == socket.gethostname() and process.isdecimal():
-                left = not Path(f"/proc/{process}").exists()
-            else:
-                left = time.time() - _written_at(part) > LEFT_SECONDS
-            if left:
-                part.unlink(missing_ok=True)
 
 
 def safe_title(title: str) -> Path:
@@ -274,13 +277,6 @@ def safe_title(title: str) -> Path:
     if not title or path.is_absolute() or ".." in path.parts or "\0" in title:
         raise DataError("UnsafePath", f"The artifact names a file {title!r}.", fix="Do not use this artifact.")
     return path
-
-
-def _written_at(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _sync(writer: BinaryIO) -> None:

@@ -5,7 +5,7 @@ of its own; what a later look still finds unneeded after so many days is removed
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,17 +45,16 @@ def prune_registry(
         ConfigError: the registry does not let manifests be deleted, or nothing tells what is needed.
     """
     tags = store.tags()
-    own = _users(tags)
-    if not (own or needed_by):
-        raise ConfigError(
-            "NothingNeeded",
-            "No image of a user's is in this repository, so that it does not tell which artifacts are needed.",
-            fix="Name the repositories of the images that are made of them: --needed-by registry/team/adapter.",
-        )
-    kept = needed(store, own) | set(own.values())
+    own = needed(store, _users(tags))
+    if not (own.adapters or needed_by):
+        raise _nothing_needed(store.shown)
+    kept = set(own.digests)
     for other in needed_by:
         images = _users(other.tags())
-        kept |= needed(other, images) | needed(store, (d for d in images.values() if d in tags.values()))
+        theirs = needed(other, images)
+        if not theirs.adapters:
+            raise _nothing_needed(other.shown)
+        kept |= theirs.digests | needed(store, {t: d for t, d in images.items() if d in tags.values()}).digests
     unneeded = {tag: d for tag, d in tags.items() if is_cache_tag(tag) and d not in kept}
     before = _marks(store)
     marks = {digest: min(before.get(digest, now), now) for digest in sorted(set(unneeded.values()))}
@@ -66,6 +65,21 @@ def prune_registry(
         for digest in sorted(old):
             _remove(store, digest, tags)
     return Look(removed, len(marks) - len(old))
+
+
+def unmark(store: RegistryStore, digests: Collection[str]) -> None:
+    """Forget since when artifacts have been unneeded: a run has just found them, and needs them."""
+    marks = _marks(store)
+    if marks.keys() & set(digests):
+        _write_marks(store, {d: since for d, since in marks.items() if d not in digests}, marks)
+
+
+def _nothing_needed(repository: str) -> ConfigError:
+    return ConfigError(
+        "NothingNeeded",
+        f"{repository} holds no image that kaiflow has made for a user, so that it does not tell what is needed.",
+        fix="Name the repositories of the images that are made of a cache: --needed-by registry/team/adapter.",
+    )
 
 
 def _users(tags: Mapping[str, str]) -> dict[str, str]:

@@ -25,6 +25,11 @@ class RegistryStore:
     def __init__(self, repository: str, config: DockerConfig, *, verify: bool | str = True) -> None:
         self._at = Repository(repository, config, verify=verify)
 
+    @property
+    def shown(self) -> str:
+        """The repository, for people."""
+        return self._at.shown
+
     def find(self, reference: str) -> Manifest | None:
         """Return the artifact of a tag or a digest; None when it is not there.
 
@@ -38,6 +43,18 @@ class RegistryStore:
                 return None
             raise
         return Manifest.from_bytes(digest, data)
+
+    def raw(self, digest: str) -> bytes | None:
+        """Return the bytes of a manifest or an index, None where it is not there."""
+        try:
+            return manifest_bytes(self._at, digest, (*MANIFEST_TYPES, *INDEX_TYPES))[1]
+        except DataError as error:
+            if error.reason == "ImageNotFound":
+                return None
+            raise
+
+    def forget_damaged(self, blob: Descriptor) -> None:
+        """Do nothing: a registry keeps no blob whose bytes are others."""
 
     def add_file(self, source: Path, media_type: str, annotations: Mapping[str, str]) -> Descriptor:
         """Stream the file in, hashed on the way."""

@@ -73,6 +73,7 @@ class Manifest:
     annotations: Mapping[str, str]
     size: int
     subject: str = ""  # digest of the artifact that this one tells of, where it tells of one
+    config: Descriptor | None = None
 
     @classmethod
     def from_bytes(cls, digest: str, data: bytes) -> "Manifest":
@@ -86,11 +87,12 @@ class Manifest:
             if not isinstance(body, dict) or not isinstance(body.get("layers"), list):
                 raise ValueError("it has no layers")
             layers = tuple(Descriptor.from_json(layer) for layer in body["layers"])
-            kind = body.get("artifactType") or Descriptor.from_json(body.get("config")).media_type
+            config = Descriptor.from_json(body["config"]) if body.get("config") is not None else None
+            kind = body.get("artifactType") or (config.media_type if config else None)
             if not isinstance(kind, str):
                 raise ValueError("its artifact type is not text")
             subject = Descriptor.from_json(body["subject"]).digest if body.get("subject") is not None else ""
-            return cls(digest, kind, layers, _annotations(body), len(data), subject)
+            return cls(digest, kind, layers, _annotations(body), len(data), subject, config)
         except (ValueError, RecursionError) as error:
             raise DataError(
                 "ManifestInvalid",
@@ -104,6 +106,18 @@ class Store(Protocol):
 
     def find(self, reference: str) -> Manifest | None:
         """Return the artifact of a tag or of a digest, None when it is not there."""
+        ...
+
+    def raw(self, digest: str) -> bytes | None:
+        """Return the bytes of a manifest or an index, whatever of what it names is there; None where it is not there.
+
+        Raises:
+            KaiflowError: the store does not answer.
+        """
+        ...
+
+    def forget_damaged(self, blob: Descriptor) -> None:
+        """Remove a blob whose bytes are others than its digest stands for, so that it is made anew."""
         ...
 
     def add_file(self, source: Path, media_type: str, annotations: Mapping[str, str]) -> Descriptor:
@@ -198,9 +212,20 @@ def copy(artifact: Manifest, source: Store, target: Store, tags: Iterable[str]) 
     body = json.loads(data)
     blobs = [Descriptor.from_json(each) for each in (body["config"], *body["layers"])]
     with ThreadPoolExecutor(UPLOADS) as several:
-        for _ in several.map(lambda blob: target.add_blob(blob, source), blobs):
+        for _ in several.map(lambda blob: _take_over(blob, source, target), blobs):
             pass  # what went wrong with one is raised here
     return target.add_manifest(data, tags)
+
+
+def _take_over(blob: Descriptor, source: Store, target: Store) -> None:
+    try:
+        target.add_blob(blob, source)
+    except (DataError, FileNotFoundError) as error:
+        source.forget_damaged(blob)  # if that is why: the next run makes it anew
+        if isinstance(error, DataError):
+            raise
+        gone = f"{blob.digest} is gone from the store."
+        raise DataError("ArtifactCorrupt", gone, fix="Run the file again.") from error
 
 
 def require(store: Store, reference: str, what: str) -> Manifest:

@@ -46,7 +46,7 @@ def _stage(store: Store, origin: Origin, work: Path, notes: dict[str, str], tag:
     files = {
         p.relative_to(folder).as_posix(): p
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and ".cache" not in p.parts
+        if p.is_file() and ".cache" not in p.relative_to(folder).parts  # the hub's own
     }
     manifest = publish(store, FILES_TYPE, files, notes, [])
     shutil.rmtree(folder)  # the store holds the only copy, but for a folder of the user's

@@ -85,7 +85,7 @@ def test_where_only_the_image_was_pushed_the_rest_is_told_by_its_digest(store, t
         assert found["run"].manifest is None
         checks = list(verify(elsewhere, lineage(elsewhere, "1")))
     assert [c.what for c in checks if "not in this store" in c.what] == [
-        "run, not in this store", "dataset, not in this store", "weights, not in this store",
+        "run, not in this store", "dataset, not in this store", "weights, not in this store", "provenance, not in this store",
     ]  # fmt: skip
     assert not any(check.problem for check in checks)
 
@@ -248,3 +248,46 @@ def test_without_an_image_of_the_users_all_of_the_cache_may_go(store, tmp_path):
     aged(store, 2)
     assert [pruned.tag for pruned in prune(store, time.time(), 1)] == ["kaiflow-weights-w"]
     assert set(store.tags()) == {"latest"}
+
+
+@pytest.mark.parametrize("what", ["run", "dataset", "weights", "report", "provenance"])
+@pytest.mark.parametrize("harm", ["a layer is cut short", "the manifest is another"])
+def test_what_was_damaged_before_anybody_looked_is_found(store, tmp_path, what, harm):
+    digests = made(store, tmp_path / "in")
+    manifest = store.find(digests[what])
+    assert manifest is not None
+    harmed = digests[what] if harm == "the manifest is another" else manifest.layers[0].digest
+    path = store.root / "blobs" / "sha256" / harmed.removeprefix("sha256:")
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"?" if harm == "the manifest is another" else b"")
+    checks = list(verify(store, lineage(store, "1")))
+    if what in ("report", "provenance"):  # they tell of another: whoever is not there is said to be missing
+        assert f"{what}, not in this store" in [c.what for c in checks]
+    else:
+        assert [c.what for c in checks if c.problem] == [what]
+
+
+def test_a_vocabulary_among_the_files_is_no_manifest(store, tmp_path):
+    """Qwen's ``vocab.json`` has a token ``layers``, and one ``config``."""
+    (tmp_path / "vocab.json").write_text('{"layers": 35271, "config": 1, "manifests": 7}')
+    publish(store, "application/x", {"vocab.json": tmp_path / "vocab.json"}, {}, ["kaiflow-weights-q"])
+    gone = publish(store, "application/x", {"f": tmp_path / "vocab.json"}, {}, [])
+    store.discard(gone)
+    assert [p.tag for p in prune(store, time.time(), 0)] == ["kaiflow-weights-q"]
+
+
+def test_an_image_of_the_users_that_has_lost_a_layer_keeps_what_it_was_made_of(store, tmp_path):
+    made(store, tmp_path / "in")
+    image = store.find("1")
+    assert image is not None
+    (store.root / "blobs/sha256" / image.layers[0].digest.removeprefix("sha256:")).unlink()
+    assert prune(store, time.time() + 99 * DAY, 1) == []
+
+
+def test_an_image_of_the_users_that_cannot_be_read_ends_the_look(store, tmp_path):
+    made(store, tmp_path / "in")
+    made(store, tmp_path / "in", tag="2", text="b")
+    (store.root / "blobs/sha256" / store.tags()["1"].removeprefix("sha256:")).unlink()
+    with pytest.raises(DataError, match="nothing is removed"):
+        prune(store, time.time() + 99 * DAY, 1)
+    assert {"kaiflow-run-a", "kaiflow-run-b"} <= set(store.tags())

@@ -4,14 +4,15 @@ import time
 
 import pytest
 
-from presets.errors import ConfigError
+from presets.errors import ConfigError, TryAgainError
+from steps import backoff
 from steps.lineage import lineage, verify, walked
-from steps.registry_pruning import MARKS_TAG, prune_registry
+from steps.registry_pruning import MARKS_TAG, prune_registry, unmark
 from steps.registry_store import RegistryStore
 from steps.store import copy
 from tests.contract.test_lineage import DAY, artifact, made
 from tests.contract.test_registry_store import NOBODY
-from tests.registries import registry
+from tests.registries import INDEX, MANIFEST, Pusher, registry
 from tests.registry_proxy import proxied
 
 NOW = time.time()
@@ -91,7 +92,54 @@ def test_a_repository_that_does_not_tell_what_is_needed_loses_nothing(address, t
     cache = RegistryStore(f"{address}/cache-alone", NOBODY)
     made(cache, tmp_path / "in", "kaiflow-image-a", "a")
     before = cache.tags()
-    with pytest.raises(ConfigError, match="No image of a user's") as raised:
+    with pytest.raises(ConfigError, match="holds no image that kaiflow has made") as raised:
         prune_registry(cache, NOW, 0)
     assert "--needed-by" in raised.value.fix
     assert cache.tags() == before
+
+
+def test_a_mistyped_repository_and_a_cache_itself_need_nothing_and_remove_nothing(address, tmp_path):
+    cache = RegistryStore(f"{address}/cache-typo", NOBODY)
+    made(cache, tmp_path / "in", "kaiflow-image-a", "a")
+    before = cache.tags()
+    for wrong in (f"{address}/team/tpyo", f"{address}/cache-typo"):
+        with pytest.raises(ConfigError, match=wrong):
+            prune_registry(cache, NOW, 0, needed_by=[RegistryStore(wrong, NOBODY)])
+    artifact(cache, tmp_path / "in", "image", {}, "buildcache")  # somebody else's: it needs nothing of ours
+    with pytest.raises(ConfigError, match="holds no image"):
+        prune_registry(cache, NOW, 0)
+    assert set(cache.tags()) == {*before, "buildcache"}
+
+
+def test_a_registry_that_stumbles_ends_the_look(address, tmp_path, monkeypatch):
+    monkeypatch.setattr(backoff, "BACKOFF_SECONDS", 0.001)
+    store = RegistryStore(f"{address}/team/stumbles", NOBODY)
+    digests = made(store, tmp_path / "in", text="a")
+
+    def stumbles(exchange):
+        return exchange.path.endswith(digests["image"]) and exchange.command == "GET" and exchange.answer(503)
+
+    with proxied(address, stumbles) as (front, _), pytest.raises(TryAgainError):
+        prune_registry(RegistryStore(f"{front}/team/stumbles", NOBODY), NOW, 0)
+    assert "kaiflow-run-a" in store.tags()
+
+
+def test_an_adapter_inside_an_index_of_the_users_keeps_what_it_is_made_of(address, tmp_path):
+    store = RegistryStore(f"{address}/team/index", NOBODY)
+    digests = made(store, tmp_path / "in", "kaiflow-image-a", "a")
+    made(store, tmp_path / "in", "2", "b")
+    size = len(store.raw(digests["image"]) or b"")
+    entry = {"mediaType": MANIFEST, "digest": digests["image"], "size": size}
+    Pusher(address, "team/index").manifest({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}, "many")
+    assert prune_registry(store, NOW, 0).removed == []
+
+
+def test_what_a_run_has_found_again_is_not_removed_under_it(address, tmp_path):
+    store = RegistryStore(f"{address}/team/found", NOBODY)
+    old = made(store, tmp_path / "in", text="a")
+    made(store, tmp_path / "in", text="b")
+    assert prune_registry(store, NOW, 30).waiting == 4
+    unmark(store, [old["dataset"], old["weights"]])
+    look = prune_registry(store, NOW + 31 * DAY, 30)
+    assert {p.tag for p in look.removed} == {f"kaiflow-{kind}-a" for kind in ("run", "report", "image")}
+    assert look.waiting == 1

@@ -1,5 +1,7 @@
 """What a change of a status counts, once."""
 
+from itertools import pairwise
+
 from prometheus_client import CollectorRegistry
 
 from controller.run_metrics import RunMetrics
@@ -19,7 +21,7 @@ def run(phase="Succeeded", **more):
 def counted(*statuses):
     registry = CollectorRegistry()
     metrics = RunMetrics(registry)
-    for before, after in zip(statuses, statuses[1:], strict=False):
+    for before, after in pairwise(statuses):
         metrics.changed(before, after)
 
     def value(name, **labels):
