@@ -6,7 +6,7 @@ import time
 from email.utils import parsedate_to_datetime
 
 ATTEMPTS = 5
-PASSING = (408, 429, 500, 502, 503, 504)
+PASSING = frozenset({408, 429, *range(500, 600)} - {501, 505})  # not: will never be done
 BACKOFF_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
 

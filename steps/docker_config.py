@@ -2,7 +2,8 @@
 
 Every form of entry: ``auth``, ``username`` and ``password``, ``identitytoken``, ``registrytoken``; keys
 that are URLs, that have a path, that are globs. The entry with the longest path wins; several files are asked in their
-order. Helpers (``credHelpers``, ``credsStore``) are asked last. One registry's credentials never go to another.
+order. A registry's own helper (``credHelpers``) is asked first, ``credsStore`` last, as docker does. One registry's
+credentials never go to another.
 """
 
 import base64
@@ -64,7 +65,9 @@ class DockerConfig:
                 continue
             try:
                 body = json.loads(path.read_text())
-            except (ValueError, OSError) as error:
+                if not isinstance(body, dict):
+                    raise ValueError("no object")
+            except (ValueError, OSError, RecursionError) as error:
                 raise ConfigError(
                     "CredentialsInvalid",
                     f"{path} is not a docker config.",
@@ -76,15 +79,11 @@ class DockerConfig:
     def find(self, registry: str, repository: str) -> Credentials | None:
         """Return the credentials for a repository of a registry, None when there are none."""
         for body in self._bodies:
-            found = _best_entry(body.get("auths") or {}, _host(registry), repository)
+            found = _helped(body, registry) or _best_entry(_object(body, "auths"), _host(registry), repository)
             if found is not None:
                 return found
-        for body in self._bodies:
-            helper = (body.get("credHelpers") or {}).get(_host(registry)) or body.get("credsStore")
-            found = _ask_helper(helper, registry) if helper else None
-            if found is not None:
-                return found
-        return None
+        stores = (body.get("credsStore") for body in self._bodies)
+        return next((found for helper in stores if (found := _ask_helper(helper, registry))), None)
 
 
 def user_configs() -> list[Path]:
@@ -100,6 +99,17 @@ def user_configs() -> list[Path]:
 def step_credentials() -> DockerConfig:
     """Return what a step may show to registries: the mounted Secrets' entries, then the user's own."""
     return DockerConfig.read([MOUNTED_CONFIG, *sorted(PULL_SECRETS.glob("*/config.json")), *user_configs()])
+
+
+def _object(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = body.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _helped(body: Mapping[str, Any], registry: str) -> Credentials | None:
+    """Ask the helper that is named for this registry: it stands above what an earlier login has left in ``auths``."""
+    helpers = {_split_key(key)[0]: helper for key, helper in _object(body, "credHelpers").items()}
+    return _ask_helper(helpers.get(_host(registry)), registry)
 
 
 def _best_entry(entries: Mapping[str, Any], host: str, repository: str) -> Credentials | None:
@@ -141,8 +151,8 @@ def _from_entry(entry: Mapping[str, Any]) -> Credentials | None:
     return Credentials(user, password, identity, bearer) if password or identity or bearer else None
 
 
-def _ask_helper(helper: str, registry: str) -> Credentials | None:
-    if not re.fullmatch(r"[\w.-]+", helper):
+def _ask_helper(helper: object, registry: str) -> Credentials | None:
+    if not isinstance(helper, str) or not re.fullmatch(r"[\w.-]+", helper):
         return None
     server = "https://index.docker.io/v1/" if _host(registry) == "docker.io" else registry
     try:

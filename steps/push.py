@@ -51,7 +51,7 @@ def run(request: Request, context: Context) -> Result:
         for name in tags:
             _move_tag(store, image, name)
     if elsewhere is not None:
-        _push(image, provenance, store, elsewhere, tags)
+        _push(image, provenance, store, elsewhere, tags, owner(request), output.image or tag)
     context.progress(1, 1)
     return _result(output, image, verdict, cached=known is not None)
 
@@ -137,14 +137,18 @@ def _own_tags(request: Request, tag: str) -> list[str]:
     return [f"{tag[: 128 - 17]}-{re.sub(r'[^0-9TZ]', '', request.inputs['created'])}"]
 
 
-def _push(image: Manifest, provenance: Manifest, store: Store, elsewhere: Store, tags: list[str]) -> None:
+def _push(
+    image: Manifest, provenance: Manifest, store: Store, elsewhere: Store, tags: list[str], own: str, shown: str
+) -> None:
     """Copy the image to its registry, then what tells of it, the user's tag last, and read it back.
 
     Raises:
+        ConfigError: the tag is somebody else's by now.
         DataError: the registry has something else under the tag than was pushed.
     """
     copy(image, store, elsewhere, [])
     copy(provenance, store, elsewhere, [])
+    require_own_tag(elsewhere, tags[-1], own, shown)  # somebody may have taken it meanwhile
     for name in tags:
         _move_tag(elsewhere, image, name)
     tag = tags[-1]

@@ -97,7 +97,9 @@ def _fetched(at: Repository, digest: str, size_bytes: int | None, part: Path) ->
         hasher = hashlib.file_digest(writer, "sha256")
         have = writer.tell()
         whole = size_bytes is not None and have >= size_bytes
-        for attempt in () if whole else range(ATTEMPTS):
+        cuts = 0
+        while not whole and cuts < ATTEMPTS:
+            before = have
             try:
                 with at.asked(f"{at.base}/blobs/{digest}", {"Range": f"bytes={have}-"} if have else {}) as answer:
                     if have and answer.status_code == 200:
@@ -111,15 +113,16 @@ def _fetched(at: Repository, digest: str, size_bytes: int | None, part: Path) ->
                             return ""
                 whole = size_bytes is None or have == size_bytes
             except FAULTS:
-                pause(attempt)
-            if whole:
-                break
+                cuts = 0 if have > before else cuts + 1  # as long as more comes, more is asked for
+                pause(cuts)
+            else:
+                cuts += 1
         writer.flush()
         os.fsync(writer.fileno())
     if not whole:
         raise TryAgainError(
             "RegistryUnreachable",
-            f"{at.shown} sent {have} of {size_bytes} bytes of a blob.",
+            f"{at.shown} sent {have} bytes of a blob{f' of {size_bytes}' if size_bytes is not None else ''}.",
             fix="The step tries again.",
         )
     return f"sha256:{hasher.hexdigest()}"

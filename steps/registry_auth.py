@@ -16,9 +16,12 @@ from steps import azure_registry
 from steps.backoff import ATTEMPTS, PASSING, pause
 from steps.docker_config import Credentials, DockerConfig
 
-EARLY_SECONDS = 15  # a token is not used in its last seconds
+EARLY_SECONDS = 15  # a token is not used in its last seconds, or the last quarter of a short life
 DEFAULT_SECONDS = 60  # what a token lasts that does not say
 TIMEOUT_SECONDS = (10, 60)
+_CHALLENGE = re.compile(
+    r'(?P<name>[\w-]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s,"]+))|(?P<scheme>[A-Za-z][\w-]*)(?=\s|,|$)'
+)
 
 
 class RegistryAuth:
@@ -32,6 +35,7 @@ class RegistryAuth:
         self._tokens: dict[str, tuple[str, float]] = {}
         self._identity: Credentials | None = None  # a workload identity's, exchanged
         self._basic = False
+        self._bearer = ""  # out of docker's config, shown as it is
 
     def header(self, repository: str, *, push: bool, beside: str = "") -> dict[str, str]:
         """Return the Authorization header for a request, empty before the first challenge.
@@ -40,9 +44,11 @@ class RegistryAuth:
         """
         if self._basic:
             return self._basic_header(repository)
+        if self._bearer:
+            return {"Authorization": f"Bearer {self._bearer}"}
         for scope in (_scope(repository, push, beside), *(() if push else (_scope(repository, True),))):
             token, until = self._tokens.get(scope, ("", 0.0))
-            if until > time.monotonic() + EARLY_SECONDS:
+            if until > time.monotonic():
                 return {"Authorization": f"Bearer {token}"}
         return {}
 
@@ -53,22 +59,24 @@ class RegistryAuth:
             NotPermittedError: there are no credentials, or they are not accepted.
             TryAgainError: the token service does not answer.
         """
-        if challenge.lower().startswith("basic"):
+        asked = challenges(challenge)
+        parts = asked.get("bearer", {})
+        schemes = ("https://", "http://") if self._plain else ("https://",)  # no password leaves TLS
+        if not parts.get("realm", "").startswith(schemes):
+            if "basic" not in asked:
+                raise self._denied(repository, "asks for a way to sign in that is not known here")
             self._basic = True
             header = self._basic_header(repository)
             if not header:
                 raise self._denied(repository, "asks for a user and a password, and there is none for it")
             return header
-        parts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-        schemes = ("https://", "http://") if self._plain else ("https://",)  # no password leaves TLS
-        if not challenge.lower().startswith("bearer") or not parts.get("realm", "").startswith(schemes):
-            raise self._denied(repository, "asks for a way to sign in that is not known here")
         credentials = self._config.find(self._registry, repository)
         if credentials and credentials.registry_token:
-            return {"Authorization": f"Bearer {credentials.registry_token}"}
+            self._bearer = credentials.registry_token
+            return {"Authorization": f"Bearer {self._bearer}"}
         scope = _scope(repository, push, beside)
         token, seconds = self._token(parts, repository, scope)
-        self._tokens[scope] = (token, time.monotonic() + seconds)
+        self._tokens[scope] = (token, time.monotonic() + seconds - min(EARLY_SECONDS, seconds / 4))
         return {"Authorization": f"Bearer {token}"}
 
     def _basic_header(self, repository: str) -> dict[str, str]:
@@ -135,6 +143,20 @@ class RegistryAuth:
             f"{self._registry} {why} ({repository}).",
             fix="Name a Secret of type kubernetes.io/dockerconfigjson that has an entry for this registry.",
         )
+
+
+def challenges(header: str) -> dict[str, dict[str, str]]:
+    """Return scheme -> its parameters, both in lower case, of ``WWW-Authenticate`` (RFC 9110, 11.6.1)."""
+    found: dict[str, dict[str, str]] = {}
+    scheme = ""
+    for match in _CHALLENGE.finditer(header):
+        if match["name"]:
+            value = match["quoted"] if match["quoted"] is not None else match["plain"]
+            found.setdefault(scheme, {})[match["name"].lower()] = value
+        else:
+            scheme = match["scheme"].lower()
+            found.setdefault(scheme, {})
+    return found
 
 
 def _scope(repository: str, push: bool, beside: str = "") -> str:

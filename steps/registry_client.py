@@ -1,9 +1,4 @@
-"""One repository of a registry, asked: signed, repeated while it cannot, its refusals explained.
-
-The one module that oras-py is used in. It gives the session and its one seam for requests; how they are signed,
-repeated and checked is ours: it sends the first token for every later request, does not verify what it downloads, and
-does not ask again when it should (docs/upstream/oras-py.md).
-"""
+"""One repository of a registry, asked: repeated while it cannot, its refusals explained."""
 
 import os
 import re
@@ -13,9 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import oras.provider
 import requests
 import urllib3
 
@@ -24,61 +17,14 @@ from presets.names import ImageReference, parse_image
 from steps.backoff import ATTEMPTS, PASSING, pause
 from steps.contract import PLAIN_REGISTRIES
 from steps.docker_config import DOCKER_HUB, DockerConfig
-from steps.registry_auth import RegistryAuth
+from steps.registry_session import OrasClient
 
-TIMEOUT_SECONDS = (10, 120)
 MANIFEST_BYTES = 4 << 20
 CHUNK_BYTES = 1 << 20
 SLOW_SECONDS, SLOW_BYTES = 30.0, 30 << 10  # less than so much in so long is no download
 LONGEST_WORDS = 300
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-FAULTS = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-
-
-class _Oras(oras.provider.Registry):  # type: ignore[misc]  # oras-py has no types
-    """oras-py's client with our way to ask."""
-
-    def __init__(self, registry: str, config: DockerConfig, *, plain: bool, verify: bool | str) -> None:
-        super().__init__(hostname=registry, insecure=plain, tls_verify=verify)
-        self._host = registry
-        self.signing = RegistryAuth(registry, config, self.session, plain=plain, verify=verify)
-
-    def do_request(  # the one seam through which oras-py sends everything
-        self,
-        url: str,
-        method: str = "GET",
-        data: Any = None,  # noqa: ANN401
-        headers: Mapping[str, str] | None = None,
-        json: Any = None,  # noqa: ANN401
-        stream: bool = False,
-    ) -> requests.Response:
-        """Send a request, signed; a challenge is answered once."""
-        parts = urlsplit(url)
-        found = re.search(r"/v2/(.+?)/(?:blobs|manifests|tags|referrers)(?:/|$)", parts.path)
-        repository, push = found[1] if found else "", method in ("POST", "PUT", "PATCH", "DELETE")
-        beside = parse_qs(parts.query).get("from", [""])[0]  # a mount reads there
-        options: dict[str, Any] = {
-            "json": json, "stream": stream, "verify": self._tls_verify, "timeout": TIMEOUT_SECONDS,
-            "allow_redirects": method in ("GET", "HEAD"),
-        }  # fmt: skip
-
-        def body() -> Any:  # noqa: ANN401  (what is streamed is made anew for every try)
-            return data() if callable(data) else data
-
-        known = self.signing.header(repository, push=push, beside=beside) if self._is_own(url) else {}
-        signed = {**(headers or {}), **known}
-        response: requests.Response = self.session.request(method, url, headers=signed, data=body(), **options)
-        challenge = response.headers.get("WWW-Authenticate", "")
-        if response.status_code != 401 or not challenge or not self._is_own(response.url):
-            return response
-        response.close()
-        signed |= self.signing.answer(challenge, repository, push=push, beside=beside)
-        again: requests.Response = self.session.request(method, url, headers=signed, data=body(), **options)
-        return again
-
-    def _is_own(self, url: str) -> bool:
-        """Whether the address is the registry's: a redirect or an upload's place may lead elsewhere, unsigned."""
-        return urlsplit(url).netloc.removesuffix(":443") == self._host.removesuffix(":443")
+FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError)  # of a connection, or of a body that is torn
 
 
 class Repository:
@@ -94,7 +40,7 @@ class Repository:
         self.reference = reference.digest or reference.tag or "latest"
         self.shown = f"{reference.registry or 'docker.io'}/{self.name}"
         plain = host in _plain_registries() or (_is_loopback(host) and not _speaks_tls(host))
-        self._client = _Oras(host, config, plain=plain, verify=verify)
+        self._client = OrasClient(host, self.name, config, plain=plain, verify=verify)
         self.root = f"{self._client.prefix}://{host}"
         self.base = f"{self.root}/v2/{self.name}"
 
@@ -103,8 +49,14 @@ class Repository:
         self._client.session.close()
 
     def absolute(self, location: str) -> str:
-        """Return the address that a Location header means."""
-        return location if location.startswith("http") else f"{self.root}{location}"
+        """Return the address that a Location header means.
+
+        A registry behind a proxy that ends TLS may take itself for one without: what is its own stays behind TLS.
+        """
+        secure = self.root.replace("https://", "http://", 1)
+        if self.root != secure and location.startswith(f"{secure}/"):
+            return f"{self.root}{location.removeprefix(secure)}"
+        return location if location.startswith(("http://", "https://")) else f"{self.root}{location}"
 
     def ask(
         self,
@@ -137,6 +89,27 @@ class Repository:
                     "ImageInvalid", f"The manifest of {self.shown} is larger than 4 MiB.", fix="Push it again."
                 )
             return bytes(data)
+        raise AssertionError("unreachable")
+
+    def page(self, url: str, accept: str, *, strict: bool) -> tuple[bytes | None, str]:
+        """Return (body, address of the next page) of a list, None for one that is not there.
+
+        ``strict``: what comes as another type than ``accept`` is none either.
+
+        Raises:
+            KaiflowError: the registry refuses, or does not answer.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                with self.asked(url, {"Accept": accept}, good=(200, 404, 405)) as answer:
+                    following = answer.links.get("next", {}).get("url", "")
+                    fits = not strict or answer.headers.get("Content-Type", "").startswith(accept)
+                    data = answer.content if answer.status_code == 200 and fits else None
+                return data, self.absolute(following) if following else ""
+            except FAULTS as error:
+                if attempt + 1 == ATTEMPTS:
+                    raise self.unreachable(error) from error
+                pause(attempt)
         raise AssertionError("unreachable")
 
     @contextmanager

@@ -64,14 +64,12 @@ def _asked(at: Repository, digest: str) -> list[dict[str, Any]] | None:
     """Return the registry's own list, None where it keeps none."""
     url, found = f"{at.base}/referrers/{digest}", []
     for _ in range(MOST_PAGES):
-        with at.asked(url, {"Accept": INDEX_TYPE}, good=(200, 404, 405)) as answer:
-            if answer.status_code != 200 or not answer.headers.get("Content-Type", "").startswith(INDEX_TYPE):
-                return None
-            found += _entries(answer.content)
-            following = answer.links.get("next", {}).get("url", "")
-        if not following:
-            return found
-        url = at.absolute(following)
+        data, url = at.page(url, INDEX_TYPE, strict=True)
+        if data is None:
+            return None
+        found += _entries(data)
+        if not url:
+            break
     return found
 
 

@@ -1,6 +1,7 @@
 """A store in a registry: one repository whose tags name artifacts.  What the steps of a cluster share."""
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -141,11 +142,26 @@ class RegistryStore:
         names: list[str] = []
         url = f"{self._at.base}/tags/list?n={TAGS_PER_PAGE}"
         while url:
-            with self._at.asked(url, good=(200, 404)) as answer:
-                names += (answer.json().get("tags") or []) if answer.status_code == 200 else []
-                following = answer.links.get("next", {}).get("url", "")
-                url = self._at.absolute(following) if following else ""
+            found, url = self._page(url)
+            names += found
         return {name: digest for name in names if (digest := self._digest_of(name))}
+
+    def _page(self, url: str) -> tuple[list[str], str]:
+        """Return tags, and where the next are, empty where there are no more.
+
+        Raises:
+            DataError: what comes is no list of tags.
+        """
+        data, following = self._at.page(url, "application/json", strict=False)
+        try:
+            tags = json.loads(data)["tags"] if data is not None else []
+            if not isinstance(tags or [], list) or not all(isinstance(tag, str) for tag in tags or ()):
+                raise ValueError("no list")
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise DataError(
+                "RegistryRefused", f"{self._at.shown} does not list its tags.", fix="Look for a proxy before it."
+            ) from error
+        return tags or [], following
 
     def _digest_of(self, tag: str) -> str:
         headers = {"Accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}

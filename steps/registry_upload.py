@@ -95,10 +95,19 @@ def mount(at: Repository, digest: str, repository: str) -> bool:
     try:
         with at.asked(url, method="POST", data=b"", good=(201, 202, 401, 403, 404, 405)) as answer:
             if answer.status_code == 202:
-                at.ask("DELETE", at.absolute(answer.headers.get("Location", ""))).close()
+                _given_up(at, answer.headers.get("Location", ""))
             return answer.status_code == 201
     except NotPermittedError:  # there is no token for both: who may not read there sends the blob
         return False
+
+
+def _given_up(at: Repository, location: str) -> None:
+    """Close an upload that is not needed; one that stays open ends by itself."""
+    if location:
+        try:
+            at.ask("DELETE", at.absolute(location)).close()
+        except FAULTS:
+            return
 
 
 def _send_at_once(at: Repository, source: Path, digest: str) -> str:
@@ -113,7 +122,7 @@ def _send_at_once(at: Repository, source: Path, digest: str) -> str:
         answer = _once(at, "PUT", f"{location}{_joint(location)}digest={digest}", OCTETS, lambda: body)
     if answer.status_code == 413:
         raise _TooLarge
-    if answer.status_code == 400:
+    if answer.status_code == 400 and _digest_of(source) != digest:
         raise _other_bytes(source, digest)
     if answer.status_code == 404:
         raise _Cut("404")
@@ -125,7 +134,18 @@ def _send_at_once(at: Repository, source: Path, digest: str) -> str:
 def _opened(at: Repository) -> str:
     """Open an upload; return where it goes."""
     with at.asked(f"{at.base}/blobs/uploads/", method="POST", data=b"", good=(202,)) as opened:
-        return at.absolute(opened.headers["Location"])
+        location = opened.headers.get("Location")
+    if not location:
+        raise DataError(
+            "RegistryRefused", f"{at.shown} opens an upload and does not say where.",
+            fix="Look for a proxy that takes headers away.",
+        )  # fmt: skip
+    return at.absolute(location)
+
+
+def _digest_of(source: Path) -> str:
+    with source.open("rb") as reader:
+        return f"sha256:{hashlib.file_digest(reader, 'sha256').hexdigest()}"
 
 
 def _joint(location: str) -> str:

@@ -85,7 +85,8 @@ def test_where_only_the_image_was_pushed_the_rest_is_told_by_its_digest(store, t
         assert found["run"].manifest is None
         checks = list(verify(elsewhere, lineage(elsewhere, "1")))
     assert [c.what for c in checks if "not in this store" in c.what] == [
-        "run, not in this store", "dataset, not in this store", "weights, not in this store", "provenance, not in this store",
+        "run, not in this store", "dataset, not in this store", "weights, not in this store",
+        "provenance, not in this store",
     ]  # fmt: skip
     assert not any(check.problem for check in checks)
 

@@ -12,7 +12,7 @@ from presets.errors import ConfigError, DataError
 from steps import push
 from steps.contract import Context, Request, Target, WorkspaceRef
 from steps.docker_config import DockerConfig
-from steps.lineage import lineage, walked
+from steps.lineage import lineage, verify, walked
 from steps.oci_layout import LayoutStore
 from steps.registry_store import RegistryStore
 from steps.store import publish
@@ -180,10 +180,11 @@ def test_into_a_volume_the_image_goes_as_an_oci_layout_that_skopeo_reads(address
 
 def test_a_registry_that_shows_something_else_than_was_pushed_is_not_believed(address, tmp_path):
     other = Pusher(address, "team/raced")
-    replaced = []
+    replaced, moved = [], []
 
     def race(exchange):
-        if exchange.kind == "GET manifest" and exchange.path.endswith("/1") and exchange.seen["PUT manifest"]:
+        moved.extend(["1"] if exchange.kind == "PUT manifest" and exchange.path.endswith("/1") else [])
+        if exchange.kind == "GET manifest" and exchange.path.endswith("/1") and moved:
             replaced.append(other.image_of([], "1"))
         return False
 
@@ -191,6 +192,43 @@ def test_a_registry_that_shows_something_else_than_was_pushed_is_not_believed(ad
         pushed(tmp_path, LayoutStore(tmp_path / "store"), f"{proxy}/team/raced:1")
     assert refused.value.reason == "PushNotSeen"
     assert replaced
+
+
+def test_a_tag_that_somebody_takes_during_the_upload_is_left_to_them(address, tmp_path):
+    other, theirs = Pusher(address, "team/taken"), []
+
+    def take(exchange):
+        if exchange.kind == "PUT upload" and not theirs:
+            theirs.append(other.image_of([], "1"))
+        return False
+
+    with proxied(address, take) as (proxy, _), pytest.raises(ConfigError, match="was not made by kaiflow"):
+        pushed(tmp_path, LayoutStore(tmp_path / "store"), f"{proxy}/team/taken:1")
+    assert digest(served(address, "team/taken", "1")) == theirs[0]
+
+
+@pytest.mark.parametrize("what", ["layer", "config", "manifest"])
+@pytest.mark.parametrize("harm", ["another byte", "gone"])
+def test_an_image_that_was_damaged_in_the_store_is_made_anew(address, tmp_path, what, harm):
+    store = LayoutStore(tmp_path / "store")
+    image = f"{address}/team/healed-{what}-{harm[:2]}:1"
+    first = pushed(tmp_path, store, image, publishing=False)
+    found = store.find("1")
+    assert found is not None
+    assert found.config is not None
+    damaged = {"layer": found.layers[0].digest, "config": found.config.digest, "manifest": found.digest}[what]
+    path = store.root / "blobs/sha256" / damaged.removeprefix("sha256:")
+    path.chmod(0o644)
+    path.unlink() if harm == "gone" else path.write_bytes(b"?" + path.read_bytes()[1:])
+    try:
+        again = pushed(tmp_path, store, image)
+    except DataError:  # it is seen when it is sent
+        again = pushed(tmp_path, store, image)
+    assert again.outputs["digest"] == first.outputs["digest"]
+    name = image.rpartition(":")[0]
+    assert not [
+        c.problem for c in verify(RegistryStore(name, NOBODY), lineage(RegistryStore(name, NOBODY), "1")) if c.problem
+    ]
 
 
 @pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed: apt-get install skopeo")

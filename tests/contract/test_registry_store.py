@@ -19,8 +19,8 @@ from steps.registry import blob_to
 from steps.registry_client import Repository
 from steps.registry_store import RegistryStore
 from steps.registry_upload import mount, upload
-from steps.store import publish
-from tests.registries import PASSWORD, USER, TokenService, base64_of, certificate, registry
+from steps.store import copy, publish
+from tests.registries import MANIFEST, PASSWORD, USER, TokenService, base64_of, certificate, registry
 from tests.registry_proxy import first, proxied
 
 NOBODY = DockerConfig([])
@@ -193,6 +193,141 @@ def reply(exchange, status, body):
     exchange.end_headers()
     exchange.wfile.write(data)
     return True
+
+
+def torn(exchange):
+    """Send half of a body, and end the connection."""
+    exchange.send_response(200)
+    exchange.send_header("Content-Length", "1000")
+    exchange.send_header("Content-Type", MANIFEST)
+    exchange.end_headers()
+    exchange.wfile.write(b'{"schemaVersion": 2, ')
+    exchange.wfile.flush()
+    return exchange.cut()
+
+
+@pytest.mark.parametrize("path", ["/manifests/", "/tags/", "/referrers/"])
+def test_a_list_or_manifest_that_is_torn_is_asked_for_again(address, files, impatient, path):
+    made = publish(RegistryStore(f"{address}/team/torn", NOBODY), "application/x", files, {}, ["run-1"])
+    left = [1, 2]
+
+    def tears(exchange):
+        return (
+            exchange.command == "GET" and path in exchange.path and bool(left) and bool(left.pop()) and torn(exchange)
+        )
+
+    with proxied(address, tears) as (front, _):
+        store = RegistryStore(f"{front}/team/torn", NOBODY)
+        asked = {
+            "/manifests/": lambda: store.find("run-1"),
+            "/tags/": store.tags,
+            "/referrers/": lambda: store.referrers(made.digest),
+        }
+        assert asked[path]() == {"/manifests/": made, "/tags/": {"run-1": made.digest}, "/referrers/": []}[path]
+    assert left == []
+
+
+@pytest.mark.parametrize("body", ["<html>", "[]", "null", '{"tags": 5}', '{"tags": [5]}'])
+def test_tags_that_are_no_list_are_refused(address, impatient, body):
+    def says(exchange):
+        if "/tags/" not in exchange.path:
+            return False
+        exchange.send_response(200)
+        exchange.send_header("Content-Length", str(len(body)))
+        exchange.end_headers()
+        exchange.wfile.write(body.encode())
+        return True
+
+    with proxied(address, says) as (front, _), pytest.raises(DataError, match="does not list its tags"):
+        RegistryStore(f"{front}/team/none", NOBODY).tags()
+
+
+def test_a_download_goes_on_as_long_as_each_try_brings_more(address, files, tmp_path, impatient):
+    made = publish(RegistryStore(f"{address}/team/pieces", NOBODY), "application/x", files, {}, ["run-1"])
+    step = len(BIG) // 12
+
+    def cuts(exchange):
+        if exchange.kind != "GET blob" or not exchange.path.endswith(hashlib.sha256(BIG).hexdigest()):
+            return False
+        start = int((exchange.headers.get("Range") or "bytes=0-")[6:-1])
+        exchange.send_response(206)
+        exchange.send_header("Content-Length", str(len(BIG) - start))
+        exchange.end_headers()
+        exchange.wfile.write(BIG[start : start + step])
+        exchange.wfile.flush()
+        return exchange.cut()
+
+    with proxied(address, cuts) as (front, seen):
+        RegistryStore(f"{front}/team/pieces", NOBODY).check_out(made, tmp_path / "out")
+    assert (tmp_path / "out/adapter.safetensors").read_bytes() == BIG
+    assert seen["GET blob"] > 12
+
+
+def test_a_bearer_token_of_dockers_config_signs_every_request(address, files, tmp_path):
+    def wants(exchange):
+        if exchange.headers.get("Authorization") == "Bearer mine":
+            return False
+        exchange.body()
+        return exchange.answer(401, WWW_Authenticate='Bearer realm="http://127.0.0.1:9/token"')
+
+    with proxied(address, wants) as (front, seen):
+        config = DockerConfig([{"auths": {front: {"registrytoken": "mine"}}}])
+        assert_round_trip(RegistryStore(f"{front}/team/registrytoken", config), files, tmp_path)
+    assert seen["PATCH upload"] <= len(files)  # none was sent unsigned first
+
+
+def test_netrc_stands_below_dockers_config(tmp_path, files, monkeypatch):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with registry(tmp_path, password=True) as address:
+        assert_round_trip(RegistryStore(f"{address}/team/netrc", credentials(address)), files, tmp_path)
+
+
+def test_a_registry_that_takes_itself_for_one_without_tls_gets_no_credentials_in_the_clear(
+    with_tokens, files, tmp_path
+):
+    address, _, cert = with_tokens
+    at = Repository(f"{address}/team/tls", credentials(address), verify=cert)
+    assert (
+        at.absolute(f"http://{address}/v2/team/tls/blobs/uploads/x?y=z") == f"{at.root}/v2/team/tls/blobs/uploads/x?y=z"
+    )
+    assert at.absolute("http://elsewhere.example.com/x") == "http://elsewhere.example.com/x"
+    assert not at._client._is_own(f"http://{address}/v2/")
+
+
+@pytest.mark.parametrize("name", ["team/tags/y", "manifests/x", "team/blobs", "referrers/a"])
+def test_a_repository_may_be_named_as_parts_of_the_api_are(with_tokens, files, tmp_path, name):
+    address, service, cert = with_tokens
+    assert_round_trip(RegistryStore(f"{address}/{name}", credentials(address), verify=cert), files, tmp_path)
+    assert {scope.split(":")[1] for scope in service.asked} == {name}
+
+
+@pytest.mark.parametrize("status", [507, 520, 599])
+def test_every_fault_of_the_server_is_asked_again(address, files, tmp_path, impatient, status):
+    once = first(1, "POST upload", lambda e: e.answer(status))
+    with proxied(address, once) as (front, _):
+        assert_round_trip(RegistryStore(f"{front}/faults/{status}", NOBODY), files, tmp_path)
+
+
+def test_an_upload_that_leads_nowhere_is_refused(address, files):
+    def forgets(exchange):
+        return exchange.kind == "POST upload" and exchange.answer(202)
+
+    with proxied(address, forgets) as (front, _), pytest.raises(DataError, match="does not say where"):
+        publish(RegistryStore(f"{front}/team/nowhere", NOBODY), "application/x", files, {}, ["x"])
+
+
+def test_a_400_of_another_kind_is_told_in_the_registrys_words(address, files, tmp_path):
+    source = LayoutStore(tmp_path / "layout")
+    made = publish(source, "application/x", files, {}, ["x"])
+    said = {"errors": [{"code": "NAME_INVALID", "message": "names are short here"}]}
+
+    def refuses(exchange):
+        return exchange.kind == "PUT upload" and bool(exchange.body() or 1) and reply(exchange, 400, said)
+
+    with proxied(address, refuses) as (front, _), pytest.raises(DataError, match="400 NAME_INVALID"):
+        copy(made, source, RegistryStore(f"{front}/team/short", NOBODY), ["x"])
 
 
 def trickle(exchange):

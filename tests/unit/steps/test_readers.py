@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presets.errors import DataError
+from presets.errors import ConfigError, DataError
 from steps import json_rows, table_rows
 from steps.docker_config import Credentials, DockerConfig
 from steps.messages import Conversation
 from steps.near_duplicates import shingles, signatures
 from steps.privacy import has_email, has_secret
+from steps.registry_auth import challenges
 from steps.row_keys import row_keys
 from steps.scripts import script
 from steps.spool import from_batch, to_batch
@@ -266,6 +267,51 @@ def test_a_credential_helper_is_asked_as_docker_asks_it(tmp_path, monkeypatch, k
     assert DockerConfig([body]).find(registry, "a") == found
     asked = {"docker.io": "https://index.docker.io/v1/"}.get(registry, registry)
     assert (tmp_path / "asked").read_text() == f"get {asked}\n"
+
+
+@pytest.mark.parametrize("key", ["r.io", "https://r.io/v2/"])
+def test_a_registrys_own_helper_stands_above_what_a_login_has_left(tmp_path, monkeypatch, key):
+    helper = tmp_path / "docker-credential-mine"
+    helper.write_text(HELPER)
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    stale = {"auths": {"r.io": {"username": "old", "password": "old"}}}
+    assert DockerConfig([{**stale, "credHelpers": {key: "mine"}}]).find("r.io", "a") == Credentials("me", "s")
+    assert DockerConfig([{**stale, "credsStore": "mine"}]).find("r.io", "a") == Credentials("old", "old")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"x"', "{", "[" * 100_000])
+def test_a_docker_config_that_is_none_is_refused_by_its_name(tmp_path, text):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=str(path)):
+        DockerConfig.read([path])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"auths": "x"}, {"auths": {"r.io": 5}}, {"credHelpers": {"r.io": 5}}, {"credHelpers": []}, {"credsStore": {}}],
+)
+def test_parts_of_it_that_are_none_hold_nothing(body):
+    assert DockerConfig([body]).find("r.io", "a") is None
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ('Bearer realm="https://r/t",service="r"', {"bearer": {"realm": "https://r/t", "service": "r"}}),
+        ('Basic realm="x"', {"basic": {"realm": "x"}}),
+        ('Bearer Realm="https://r/t", Basic realm="x"', {"bearer": {"realm": "https://r/t"}, "basic": {"realm": "x"}}),
+        (
+            'Basic realm="a, b", Bearer realm=https://r/t',
+            {"basic": {"realm": "a, b"}, "bearer": {"realm": "https://r/t"}},
+        ),
+        ("Negotiate", {"negotiate": {}}),
+        ("", {}),
+    ],
+)
+def test_every_challenge_of_a_header_is_read(header, found):
+    assert challenges(header) == found
 
 
 def test_a_helper_is_asked_for_its_registry_alone_and_never_by_a_path(tmp_path, monkeypatch):
