@@ -20,7 +20,7 @@ from steps.registry_client import Repository
 from steps.registry_store import RegistryStore
 from steps.registry_upload import mount, upload
 from steps.store import copy, publish
-from tests.registries import MANIFEST, PASSWORD, USER, TokenService, base64_of, certificate, registry
+from tests.registries import INDEX, MANIFEST, PASSWORD, USER, TokenService, base64_of, certificate, registry
 from tests.registry_proxy import first, proxied
 
 NOBODY = DockerConfig([])
@@ -172,8 +172,8 @@ def test_a_token_that_runs_out_in_the_middle_is_replaced_and_nothing_is_lost(
         token = exchange.headers.get("Authorization", "").removeprefix("Bearer ")
         with one:
             if exchange.kind == kind and token in used and not ran_out:
-                ran_out.extend(valid)
-                valid.clear()
+                ran_out.extend(used)
+                valid.difference_update(used)  # not what another upload has just been given
             if token in valid:
                 used.add(token)
                 return False
@@ -199,7 +199,7 @@ def torn(exchange):
     """Send half of a body, and end the connection."""
     exchange.send_response(200)
     exchange.send_header("Content-Length", "1000")
-    exchange.send_header("Content-Type", MANIFEST)
+    exchange.send_header("Content-Type", INDEX if "/referrers/" in exchange.path else MANIFEST)
     exchange.end_headers()
     exchange.wfile.write(b'{"schemaVersion": 2, ')
     exchange.wfile.flush()
