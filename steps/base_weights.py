@@ -10,8 +10,9 @@ from pathlib import Path
 from presets.errors import DataError
 from steps import logs
 from steps.contract import IMAGE_FOLDER
+from steps.model_files import is_wanted
 from steps.store import Manifest, Store
-from steps.weights_image import is_wanted, model_folder
+from steps.weights_image import model_folder
 from steps.weights_origin import Origin, take
 
 FILES_TYPE = "application/vnd.kaiflow.weights.v1"

@@ -18,9 +18,17 @@ UNPACK = "io.deis.oras.content.unpack"
 
 
 def pull(
-    image: str, config: DockerConfig, folder: Path, max_bytes: int, *, verify: bool | str = True
+    image: str,
+    config: DockerConfig,
+    folder: Path,
+    max_bytes: int,
+    *,
+    verify: bool | str = True,
+    everything: bool = False,
 ) -> tuple[str, Path]:
     """Return (digest, folder with the files) of ``image``; a complete earlier pull is used again.
+
+    The files are those under ``/data`` where there is such a folder, else, or with ``everything``, all.
 
     Raises:
         DataError: there is no such image, it holds no files, or an entry is not a plain file.
@@ -30,21 +38,31 @@ def pull(
         target = folder / digest.replace(":", "-")
         if not target.is_dir():
             shutil.rmtree(folder / ".pulling", ignore_errors=True)
-            _lay_out(registry, manifest["layers"], folder / ".pulling", max_bytes).rename(target)
+            root = _lay_out(registry, manifest["layers"], folder / ".pulling", max_bytes)
+            (root if everything else _data(root, registry.shown)).rename(target)
         return digest, target
 
 
 def _lay_out(registry: Registry, layers: Sequence[Mapping[str, Any]], work: Path, max_bytes: int) -> Path:
-    """Return the folder that the layers give, laid over one another in ``work``."""
+    """Return the folder of all that the layers give, laid over one another in ``work``."""
     root = work / "root"
     root.mkdir(parents=True)
     room = Room(max_bytes, registry.shown)
     for layer in layers:
         _add_layer(registry, layer, root, work, room)
+    return root
+
+
+def _data(root: Path, shown: str) -> Path:
+    """Return the folder of the data.
+
+    Raises:
+        DataError: there are no files in it.
+    """
     data = root / DATA_FOLDER
     found = data if data.is_dir() else root
     if not any(path.is_file() for path in found.rglob("*")):
-        raise DataError("ImageEmpty", f"{registry.shown} has no files under /data.", fix="Put the dataset under /data.")
+        raise DataError("ImageEmpty", f"{shown} has no files under /data.", fix="Put the dataset under /data.")
     return found
 
 

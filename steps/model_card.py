@@ -26,7 +26,9 @@ def card(model: ModelRecipe, data: DataRecipe, training: TrainingRecipe, figures
         "license": model.license,
         "tags": ["lora", "kaiflow"],
     }
-    sources = "\n".join(f"- {describe(url)}" for url in data.urls)
+    volume = ["a volume"] if data.volume_source is not None else []
+    named = [*map(describe, data.urls), *([data.image] if data.image else []), *volume]
+    sources = "\n".join(f"- {name}" for name in named)
     return f"""---
 {yaml.safe_dump(front, sort_keys=False).strip()}
 ---

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from presets.errors import DataError
+from steps.model_files import is_wanted, require_whole
 from steps.store import canonical
-from steps.weights_image import is_wanted
 
 READERS = 2
 
@@ -44,16 +44,10 @@ def from_folder(source: Path, folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = sorted(filter(is_wanted, folder.iterdir())) if folder.is_dir() else []
-    names = {path.name for path in found}
-    if "config.json" in names and any(name.endswith(".safetensors") for name in names):
-        return found
-    what = "holds no config.json and *.safetensors" if folder.is_dir() else "is not there"
-    raise DataError(
-        "NoSafetensors",
-        f"The folder of the weights, {folder}, {what}.",
-        fix="Name the folder of a model as the hub lays it out; pickled weights are never loaded.",
-    )
+    if not folder.is_dir():
+        raise DataError("NoSafetensors", f"The folder {folder} is not there.", fix="Name the folder of a model.")
+    require_whole(folder, f"the folder {folder}")
+    return sorted(filter(is_wanted, folder.iterdir()))
 
 
 def _digest(path: Path) -> str:

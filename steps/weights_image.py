@@ -4,7 +4,6 @@ KAITO publishes its models as such images; a private one is named in ``presetOpt
 its digest first, which is what the weights are known by.
 """
 
-import fnmatch
 import shutil
 from pathlib import Path
 
@@ -12,13 +11,9 @@ from presets.errors import DataError
 from steps import logs
 from steps.docker_config import step_credentials
 from steps.image_files import pull
+from steps.model_files import is_wanted
 from steps.registry import Registry
 
-WANTED_FILES = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "LICENSE*",
-    "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
-)  # fmt: skip
-UNWANTED_FILES = ("consolidated*.safetensors",)  # the same weights once more, in the layout of their makers
 MOST_BYTES = 1 << 41  # of an image, unpacked
 
 
@@ -47,14 +42,8 @@ def model_folder(root: Path, image: str) -> Path:
     raise DataError(
         "NoSafetensors" if not found else "ImageInvalid",
         f"{image} {what}{', only pickled weights, which are never loaded' if pickled and not found else ''}.",
-        fix="Build it with one folder of config.json, *.safetensors and the tokenizer's files.",
+        fix="Build it with one folder of config.json, *.safetensors and the tokenizer's files, none of them a link.",
     )
-
-
-def is_wanted(path: Path) -> bool:
-    """Whether the file is one of a model's: no code, nothing pickled."""
-    wanted = any(fnmatch.fnmatch(path.name, pattern) for pattern in WANTED_FILES)
-    return wanted and path.is_file() and not any(fnmatch.fnmatch(path.name, pattern) for pattern in UNWANTED_FILES)
 
 
 def from_image(image: str, work: Path, folder: Path) -> str:
@@ -63,7 +52,7 @@ def from_image(image: str, work: Path, folder: Path) -> str:
     Raises:
         DataError: the image holds no model as safetensors, or more than one.
     """
-    digest, root = pull(image, step_credentials(), work, MOST_BYTES)
+    digest, root = pull(image, step_credentials(), work, MOST_BYTES, everything=True)
     found = model_folder(root, image)
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(found.iterdir()):

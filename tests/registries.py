@@ -30,6 +30,13 @@ TAR, TAR_GZIP = "application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.i
 CONFIG = "application/vnd.oci.image.config.v1+json"
 
 
+def safetensors(data: bytes) -> bytes:
+    """Return a file of safetensors that holds ``data`` as one tensor."""
+    tensor = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    header = json.dumps({"weight": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as probe:

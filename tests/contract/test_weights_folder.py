@@ -15,9 +15,10 @@ from steps.base_tokenizer import TokenizerMissing, load_tokenizer, tokenizer_dig
 from steps.contract import Context, Request, WorkspaceRef
 from steps.oci_layout import LayoutStore
 from steps.store import TITLE
+from tests.registries import safetensors
 
 MODEL = ModelRecipe("p", "org/base", "main", "mit", False, 512, None, "bfloat16", None, None, None)
-FILES = {"config.json": b"{}", "model.safetensors": b"one", "tokenizer.json": b"{}"}
+FILES = {"config.json": b"{}", "model.safetensors": safetensors(b"one"), "tokenizer.json": b"{}"}
 NOT_WANTED = {"pytorch_model.bin": b"pickle", "modeling_phi3.py": b"code", "README.md": b"words"}
 
 
@@ -56,7 +57,7 @@ def test_the_same_files_elsewhere_are_the_same_weights_and_others_in_the_same_pl
     first, _ = staged(tmp_path, model_in(tmp_path / "a"))
     moved, _ = staged(tmp_path, model_in(tmp_path / "b"))
     assert moved.outputs == {**first.outputs, "cached": "true"}
-    (tmp_path / "a" / "model.safetensors").write_bytes(b"two")
+    (tmp_path / "a" / "model.safetensors").write_bytes(safetensors(b"two"))
     changed, _ = staged(tmp_path, tmp_path / "a")
     assert changed.outputs["cached"] == "false"
     assert changed.outputs["weights"] != first.outputs["weights"]
@@ -72,14 +73,31 @@ def test_links_of_the_hubs_cache_are_followed(tmp_path):
     manifest = store.find(next(iter(store.tags())))
     assert manifest is not None
     store.check_out(manifest, tmp_path / "out")
-    assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"one"
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == safetensors(b"one")
     assert not (tmp_path / "out" / "model.safetensors").is_symlink()
 
 
-@pytest.mark.parametrize("files", [{}, {"config.json": b"{}", "pytorch_model.bin": b"x"}, {"model.safetensors": b"x"}])
+@pytest.mark.parametrize(
+    "files", [{}, {"config.json": b"{}", "pytorch_model.bin": b"x"}, {"model.safetensors": safetensors(b"x")}]
+)
 def test_a_folder_without_a_model_as_safetensors_is_refused(tmp_path, files):
     with pytest.raises(DataError, match=r"config\.json and \*\.safetensors"):
         staged(tmp_path, model_in(tmp_path / "model", files))
+
+
+def test_a_shard_whose_link_leads_nowhere_is_missed(tmp_path):
+    index = b'{"weight_map": {"a": "model.safetensors", "b": "more.safetensors"}}'
+    folder = model_in(tmp_path / "model", {**FILES, "model.safetensors.index.json": index})
+    (folder / "more.safetensors").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"more\.safetensors is missing"):
+        staged(tmp_path, folder)
+
+
+def test_a_state_folder_below_a_cache_is_as_good_as_any(tmp_path):
+    below = tmp_path / ".cache" / "kaiflow"
+    below.mkdir(parents=True)
+    _, manifest = staged(below, model_in(tmp_path / "model"))
+    assert len(manifest.layers) == len(FILES)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
@@ -92,7 +110,7 @@ def test_weights_that_change_as_they_are_read_are_not_kept(tmp_path, monkeypatch
     take = weights.take
 
     def changed_first(*arguments):
-        (folder / "model.safetensors").write_bytes(b"two")
+        (folder / "model.safetensors").write_bytes(safetensors(b"two"))
         take(*arguments)
 
     monkeypatch.setattr(weights, "take", changed_first)

@@ -8,13 +8,19 @@ from steps import base_weights, weights
 from steps.base_weights import lay_out, read_origin
 from steps.contract import Context, Request, WorkspaceRef
 from steps.oci_layout import LayoutStore
-from tests.registries import TAR, TAR_GZIP, Pusher, registry, tar
+from tests.registries import TAR, TAR_GZIP, Pusher, registry, safetensors, tar
 
 FILES = {
-    "config.json": b"{}", "model-00001-of-00002.safetensors": b"one", "model-00002-of-00002.safetensors": b"two",
+    "config.json": b"{}", "model-00001-of-00002.safetensors": safetensors(b"one"),
+    "model-00002-of-00002.safetensors": safetensors(b"two"),
     "model.safetensors.index.json": b"{}", "tokenizer.json": b"{}", "tokenizer_config.json": b"{}",
 }  # fmt: skip
-NOT_WANTED = {"pytorch_model.bin": b"pickle", "modeling_phi3.py": b"code", "README.md": b"words"}
+NOT_WANTED = {
+    "pytorch_model.bin": b"pickle", "modeling_phi3.py": b"code", "README.md": b"words", "tokenizer.pkl": b"pickle",
+    "tokenizer.py": b"code", "vocab.pkl": b"pickle", "pytorch.model": b"pickle",
+    "consolidated.safetensors": safetensors(b"all"),
+}  # fmt: skip
+OTHERS = {**FILES, "config.json": b"{ }"}
 TITLE = "org.opencontainers.image.title"
 MODEL = ModelRecipe("p", "org/base", "main", "mit", False, 512, None, "bfloat16", "IMAGE", None, None)
 
@@ -69,7 +75,7 @@ def test_the_same_image_is_not_pulled_again_and_another_under_the_same_tag_is(ad
     again, _, _ = put(tmp_path, f"{push.image}:1")
     assert (first.outputs["cached"], again.outputs["cached"]) == ("false", "true")
     assert again.outputs["weights"] == first.outputs["weights"]
-    push.image_of([(TAR, data + b" ", {TITLE: name}) for name, data in FILES.items()], "1")
+    push.image_of([(TAR, data, {TITLE: name}) for name, data in OTHERS.items()], "1")
     moved, _, _ = put(tmp_path, f"{push.image}:1")
     assert moved.outputs["cached"] == "false"
 
@@ -108,7 +114,7 @@ def test_where_nobody_keeps_them_only_their_origin_is_stored_and_they_are_taken_
     assert names == {"origin.json"}
     store = LayoutStore(tmp_path / "store")
     assert read_origin(store, manifest).revision == digest
-    push.image_of([(TAR, data + b" ", {TITLE: name}) for name, data in FILES.items()], "1")  # the tag moves on
+    push.image_of([(TAR, data, {TITLE: name}) for name, data in OTHERS.items()], "1")  # the tag moves on
     for _ in range(2):
         lay_out(store, manifest, tmp_path / "image", tmp_path / "weights")
     assert {p.name: p.read_bytes() for p in (tmp_path / "weights").iterdir()} == FILES
@@ -127,3 +133,32 @@ def test_a_mounted_image_is_used_as_it_lies(address, tmp_path, monkeypatch):
     laid = {path.name: path for path in (tmp_path / "weights").iterdir()}
     assert set(laid) == set(FILES)  # code and pickles stay where they are
     assert all(path.is_symlink() and path.read_bytes() == FILES[name] for name, path in laid.items())
+
+
+def test_a_model_beside_a_folder_of_data_is_found(address, tmp_path):
+    push = Pusher(address, "kaito/beside")
+    content = {"data/readme.txt": b"words", **{f"models/{name}": data for name, data in FILES.items()}}
+    push.image_of([(TAR, tar(content), {})], "1")
+    assert put(tmp_path, f"{push.image}:1")[1] == set(FILES)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {**FILES, "model-00002-of-00002.safetensors": safetensors(b"two")[:-1]},
+            "00002-of-00002.safetensors is cut short",
+        ),
+        ({**FILES, "model-00001-of-00002.safetensors": b""}, "00001-of-00002.safetensors is cut short"),
+        (
+            {**FILES, "model.safetensors.index.json": b'{"weight_map": {"a": "model-00003-of-00003.safetensors"}}'},
+            "00003-of-00003.safetensors is missing",
+        ),
+    ],
+    ids=["cut", "empty", "missing"],
+)
+def test_a_model_that_is_not_whole_is_refused(address, tmp_path, files, said):
+    push = Pusher(address, "kaito/parts")
+    push.image_of([(TAR, data, {TITLE: name}) for name, data in files.items()], "1")
+    with pytest.raises(DataError, match=said):
+        put(tmp_path, f"{push.image}:1")
