@@ -25,7 +25,7 @@ def nodes(
     from presets.node_request import NodeRequest
     from steps.cluster import Cluster
     from steps.node_orphans import held_nodes
-    from steps.node_provisioner import Clock
+    from steps.node_provisioner import Clock, given_back
     from steps.node_provisioner import provisioner as maker_of
 
     if delete and not orphans:
@@ -43,19 +43,19 @@ def nodes(
     else:
         say("No run holds a node." if not orphans else "No node is held for nothing.")
     if delete:
-        for held in found:
-            maker.give_back(held.node.name)
-            say(f"Gave {held.node.name} back.")
+        left = given_back(maker, [held.node.name for held in found], lambda name: say(f"Gave {name} back."))
+        if left is not None:
+            raise left
 
 
 def _row(held: Any, table: Any) -> dict[str, str]:  # noqa: ANN401  (steps.node_orphans.HeldNode)
-    from steps.contract import NAMESPACE_LABEL, WORKSPACE_LABEL
+    from steps.contract import OWNER_LABEL, OWNER_NAMESPACE_LABEL
 
     node = held.node
     sku = table.get(node.instance_type.lower())
     return {
         "name": node.name,
-        "workspace": f"{node.labels.get(NAMESPACE_LABEL)}/{node.labels.get(WORKSPACE_LABEL)}",
+        "workspace": f"{node.labels.get(OWNER_NAMESPACE_LABEL)}/{node.labels.get(OWNER_LABEL)}",
         "instance-type": node.instance_type,
         "an-hour": f"${sku.price.usd_per_hour:.2f}" if sku and sku.price else "",
         "age": _age(node.created_at),

@@ -38,6 +38,9 @@ IMAGE_FOLDER = Path("/mnt/weights")  # where the image of presetOptions.image is
 MANAGED_BY = {"app.kubernetes.io/managed-by": "kaiflow"}  # of all that is ours
 WORKSPACE_LABEL, NAMESPACE_LABEL = "kaito.sh/workspace", "kaito.sh/workspacenamespace"
 PROVISIONER_LABEL = "kaiflow.dev/provisioner"  # of a Workflow: who makes its nodes
+# Of nodes: AKS refuses labels of kubernetes.io, and KAITO's gpu-provisioner deletes pools that carry KAITO's alone.
+NODE_LABELS = {"kaiflow.dev/node": "true"}
+OWNER_LABEL, OWNER_NAMESPACE_LABEL = "kaiflow.dev/workspace", "kaiflow.dev/workspacenamespace"
 RUN_LABEL = "kaiflow.dev/run"  # of the nodes that a run has made: the name of its Workflow
 
 PLAIN_REGISTRIES = "KAIFLOW_PLAIN_REGISTRIES"  # variable: registries without TLS, with commas between them

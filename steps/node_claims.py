@@ -11,7 +11,15 @@ from typing import Any
 
 from presets.node_request import NodeAttempt, NodeRequest
 from presets.provisioners import Cloud
-from steps.contract import MANAGED_BY, NAMESPACE_LABEL, RUN_LABEL, WORKSPACE_LABEL, WorkspaceRef
+from steps.contract import (
+    NAMESPACE_LABEL,
+    NODE_LABELS,
+    OWNER_LABEL,
+    OWNER_NAMESPACE_LABEL,
+    RUN_LABEL,
+    WORKSPACE_LABEL,
+    WorkspaceRef,
+)
 from steps.node_refusals import Refusal, classify
 
 API_VERSION = "karpenter.sh/v1"
@@ -53,7 +61,7 @@ def name_prefix(run: str, workspace: WorkspaceRef) -> str:
 
 def workspace_labels(workspace: WorkspaceRef) -> dict[str, str]:
     """Return the labels that say whose a node is; what has none of them was given by others and is never touched."""
-    return {**MANAGED_BY, WORKSPACE_LABEL: workspace.name, NAMESPACE_LABEL: workspace.namespace}
+    return {**NODE_LABELS, OWNER_LABEL: workspace.name, OWNER_NAMESPACE_LABEL: workspace.namespace}
 
 
 def own_labels(run: str, workspace: WorkspaceRef) -> dict[str, str]:
@@ -62,8 +70,14 @@ def own_labels(run: str, workspace: WorkspaceRef) -> dict[str, str]:
 
 
 def node_labels(request: NodeRequest, labels: Mapping[str, str]) -> dict[str, str]:
-    """Return all labels of a node that is made: KAITO's pool, the Workspace's own, and ``labels``."""
-    return {**NODE_POOL, **request.labels, **labels}
+    """Return all labels of a node that is made: those that the Workspace asks for, and ``labels``."""
+    return {**request.labels, **labels}
+
+
+def _kaitos(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels that KAITO gives its claims."""
+    workspace, namespace = labels.get(OWNER_LABEL, ""), labels.get(OWNER_NAMESPACE_LABEL, "")
+    return {**NODE_POOL, WORKSPACE_LABEL: workspace, NAMESPACE_LABEL: namespace}
 
 
 def node_claim(request: NodeRequest, attempt: NodeAttempt, name: str, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -86,7 +100,7 @@ def node_claim(request: NodeRequest, attempt: NodeAttempt, name: str, labels: Ma
         "kind": "NodeClaim",
         "metadata": {
             "name": name,
-            "labels": node_labels(request, labels),
+            "labels": {**_kaitos(labels), **node_labels(request, labels)},
             "annotations": {"karpenter.sh/do-not-disrupt": "true", "kaito.sh/node-image-family": "ubuntu"},
         },
         "spec": {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from steps.cluster import Cluster
-from steps.contract import RUN_LABEL, WORKSPACE_LABEL
+from steps.contract import OWNER_LABEL, RUN_LABEL, WORKSPACE_LABEL
 
 
 def deployments_path(namespace: str) -> str:
@@ -15,7 +15,7 @@ def deployments_path(namespace: str) -> str:
 def needed_by_deployment(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> bool:
     """Whether a Deployment of the Workspace is bound to the node that carries these labels, by the run's label."""
     run = labels.get(RUN_LABEL, "")
-    for deployment in cluster.list(deployments_path(namespace), {WORKSPACE_LABEL: labels.get(WORKSPACE_LABEL, "")}):
+    for deployment in cluster.list(deployments_path(namespace), {WORKSPACE_LABEL: labels.get(OWNER_LABEL, "")}):
         pod = (deployment.get("spec") or {}).get("template", {}).get("spec") or {}
         if run and (pod.get("nodeSelector") or {}).get(RUN_LABEL) == run:
             return True

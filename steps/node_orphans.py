@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steps.cluster import Cluster
-from steps.contract import MANAGED_BY, NAMESPACE_LABEL, RUN_LABEL, WORKSPACE_LABEL
+from steps.contract import NODE_LABELS, OWNER_LABEL, OWNER_NAMESPACE_LABEL, RUN_LABEL
 from steps.node_keeping import needed_by_deployment
 from steps.node_provisioner import OwnNode, Provisioner
 
@@ -28,17 +28,17 @@ class HeldNode:
 
 def held_nodes(maker: Provisioner, cluster: Cluster) -> list[HeldNode]:
     """Return all nodes that runs of kaiflow have made, with what needs each."""
-    return [_held(node, cluster) for node in sorted(maker.own(MANAGED_BY), key=lambda node: node.name)]
+    return [_held(node, cluster) for node in sorted(maker.own(NODE_LABELS), key=lambda node: node.name)]
 
 
 def _held(node: OwnNode, cluster: Cluster) -> HeldNode:
-    namespace, run = node.labels.get(NAMESPACE_LABEL, "default"), node.labels.get(RUN_LABEL, "")
+    namespace, run = node.labels.get(OWNER_NAMESPACE_LABEL, "default"), node.labels.get(RUN_LABEL, "")
     workflow = cluster.get(f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows/{run}") if run else None
     phase = _phase(workflow)
     if phase not in (*OVER, "Gone"):
         return HeldNode(node, f"run {run}", phase)
     if needed_by_deployment(cluster, namespace, node.labels):
-        return HeldNode(node, f"deployment of {node.labels.get(WORKSPACE_LABEL, '')}", phase)
+        return HeldNode(node, f"deployment of {node.labels.get(OWNER_LABEL, '')}", phase)
     return HeldNode(node, "", phase)
 
 

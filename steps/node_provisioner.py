@@ -1,18 +1,21 @@
 """What every maker of nodes can do, and which one a run has."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from presets.errors import KaiflowError
 from presets.node_request import NodeAttempt, NodeRequest
+from steps import logs
 from steps.cluster import Cluster
 from steps.node_claims import Standing, too_late
 from steps.node_refusals import Refusal
 
 Tell = Callable[[str], None]  # takes how far a node is, when that changes
 POLL_SECONDS = 3.0
+GONE_SECONDS = 300  # how long the end of a machine is waited for; its finalizer goes on without us
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,28 @@ def waited(
         if clock.now() >= until:
             raise RefusedError(too_late(found, name, seconds))
         clock.sleep(poll_seconds)
+
+
+def given_back(maker: "Provisioner", names: Iterable[str], tell: Tell) -> KaiflowError | None:
+    """Give all of them back, whatever happens to one; return what has gone wrong first, None where nothing has."""
+    first: KaiflowError | None = None
+    for name in names:
+        try:
+            maker.give_back(name)
+        except KaiflowError as error:
+            logs.event("kept", node=name, reason=error.reason, message=error.message)
+            first = first or error
+        else:
+            tell(name)
+    return first
+
+
+def until_gone(maker: "Provisioner", names: Collection[str], labels: Mapping[str, str], clock: Clock) -> list[str]:
+    """Wait until nodes that were given back are no more; return those that are on their way out all the same."""
+    until = clock.now() + GONE_SECONDS
+    while (left := [n.name for n in maker.own(labels) if n.name in names]) and clock.now() < until:
+        clock.sleep(POLL_SECONDS)
+    return left
 
 
 class Provisioner(Protocol):

@@ -4,19 +4,20 @@ On one's own machine the node is that machine.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from presets.errors import KaiflowError, UnavailableError
+from presets.errors import TryAgainError, UnavailableError
 from presets.node_request import NodeAttempt, NodeRequest, require_attempts
 from steps import logs
 from steps.cluster import Cluster
-from steps.contract import RUN_LABEL, Context, Request, Result
+from steps.contract import Context, Request, Result
 from steps.machine import GIB, Machine, describe
 from steps.node_claims import name_prefix, node_name, own_labels, workspace_labels
 from steps.node_keeping import needed_by_deployment
-from steps.node_provisioner import Clock, Provisioner, RefusedError, provisioner
+from steps.node_provisioner import Clock, Provisioner, RefusedError, given_back, provisioner, until_gone
 from steps.node_refusals import Refusal
 
 
@@ -28,8 +29,8 @@ def run(request: Request, context: Context) -> Result:
     require_attempts(wanted)
     cluster, clock = Cluster.connect(), Clock()
     maker = provisioner(wanted, cluster, clock, context.work)
-    give_back_of_earlier_runs(request, maker, cluster)
-    node, attempt, refusals = take_one(request, wanted, maker, context.work)
+    give_back_of_earlier_runs(request, maker, cluster, clock)
+    node, attempt, refusals = take_one(request, wanted, maker, context.work, clock)
     context.progress(1, 1)
     outcome = [{"attempt": str(a), **asdict(r)} for a, r in refusals]
     return Result(
@@ -41,7 +42,7 @@ def run(request: Request, context: Context) -> Result:
 
 
 def take_one(
-    request: Request, wanted: NodeRequest, maker: Provisioner, work: Path
+    request: Request, wanted: NodeRequest, maker: Provisioner, work: Path, clock: Clock
 ) -> tuple[str, NodeAttempt, list[tuple[NodeAttempt, Refusal]]]:
     """Return the node, the attempt that gave it, and those before it with their refusals.
 
@@ -53,8 +54,9 @@ def take_one(
     run, workspace = request.inputs["run"], request.workspace
     labels = own_labels(run, workspace)
     refusals = _earlier(work)
+    begin = max(len(refusals), _under_way(maker, name_prefix(run, workspace), labels))
     for number, attempt in enumerate(wanted.attempts):
-        if number < len(refusals):
+        if number < begin:
             continue
         name = node_name(run, workspace, number)
         logs.event("attempt", attempt=str(attempt), number=number + 1, of=len(wanted.attempts))
@@ -62,7 +64,7 @@ def take_one(
             return maker.take(attempt, name, labels, lambda said: logs.event("waiting", on=said)), attempt, refusals
         except RefusedError as refused:
             logs.event("refused", attempt=str(attempt), reason=refused.refusal.reason, message=refused.refusal.message)
-            gone = _gone(maker, name)
+            gone = _gone(maker, name, labels, clock)
             refusals.append((attempt, refused.refusal))
             _remember(work, refusals)
             if not gone or not refused.refusal.elsewhere:
@@ -74,25 +76,44 @@ def take_one(
     raise UnavailableError(last.reason, f"{len(refusals)} attempts gave no node. {tried}", fix=last.fix)
 
 
-def _gone(maker: Provisioner, name: str) -> bool:
-    """Give back what an attempt has left; where that fails no other is made, and release tries again."""
-    try:
-        maker.give_back(name)
-    except KaiflowError as error:
-        logs.event("kept", node=name, reason=error.reason, message=error.message)
-        return False
-    return True
+def _under_way(maker: Provisioner, prefix: str, labels: Mapping[str, str]) -> int:
+    """Return the attempt that a pod before this one was at, by the node that is there; earlier ones are given back."""
+    numbers = {int(ending, 16): node.name for node in maker.own(labels)
+               if not node.leaving and re.fullmatch("[0-9a-f]+", ending := node.name.removeprefix(prefix))}  # fmt: skip
+    begin = max(numbers, default=0)
+    failed = given_back(maker, [name for number, name in numbers.items() if number < begin], lambda _: None)
+    if failed is not None:
+        raise failed
+    return begin
 
 
-def give_back_of_earlier_runs(request: Request, maker: Provisioner, cluster: Cluster) -> None:
-    """Give back nodes of other runs of this Workspace, unless they serve: two runs never hold two nodes."""
+def _gone(maker: Provisioner, name: str, labels: Mapping[str, str], clock: Clock) -> bool:
+    """Give back what an attempt has left, machine and all; where that fails no other is made."""
+    failed = given_back(maker, [name], lambda _: None)
+    return failed is None and not until_gone(maker, [name], labels, clock)
+
+
+def give_back_of_earlier_runs(request: Request, maker: Provisioner, cluster: Cluster, clock: Clock) -> None:
+    """Give back nodes of other runs of this Workspace, unless they serve: two runs never hold two nodes.
+
+    Raises:
+        TryAgainError: a machine of theirs does not end.
+    """
     prefix = name_prefix(request.inputs["run"], request.workspace)
-    for node in maker.own(workspace_labels(request.workspace)):
-        if node.name.startswith(prefix) or node.leaving:
-            continue
-        if not needed_by_deployment(cluster, request.workspace.namespace, node.labels):
-            logs.event("released", node=node.name, of_run=node.labels.get(RUN_LABEL))
-            maker.give_back(node.name)
+    labels = workspace_labels(request.workspace)
+    others = [node for node in maker.own(labels) if not node.name.startswith(prefix)]
+    going = {node.name for node in others if node.leaving}
+    asked = [node for node in others if not node.leaving]
+    asked = [n for n in asked if not needed_by_deployment(cluster, request.workspace.namespace, n.labels)]
+    failed = given_back(maker, [node.name for node in asked], lambda name: logs.event("released", node=name))
+    if failed is not None:
+        raise failed
+    left = until_gone(maker, going | {node.name for node in asked}, labels, clock)
+    if left:
+        raise TryAgainError(
+            "NodeLeaving", f"{', '.join(left)} of an earlier run is still on its way out.",
+            fix="The step tries again by itself.",
+        )  # fmt: skip
 
 
 def _earlier(work: Path) -> list[tuple[NodeAttempt, Refusal]]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from presets.errors import ConfigError, TryAgainError, UnavailableError
+from presets.errors import ConfigError, TryAgainError
 from presets.node_request import AksCluster, NodeAttempt, NodeRequest
 from steps import logs
 from steps.agent_pools import CREATED_AT_TAG, agent_pool, pool_refusal, refusal_of
+from steps.azure_errors import FIX_AGAIN, explained, is_busy, our_error, passes
 from steps.cluster import Cluster
 from steps.contract import RUN_LABEL, timestamp
 from steps.node_claims import Standing, node_standing
@@ -21,6 +22,7 @@ from steps.node_provisioner import POLL_SECONDS, Clock, OwnNode, RefusedError, T
 from steps.node_refusals import Refusal
 
 if TYPE_CHECKING:
+    from azure.core.exceptions import AzureError
     from azure.mgmt.containerservice import ContainerServiceClient
 
 OVER = ("Succeeded", "Failed", "Canceled")
@@ -73,52 +75,57 @@ class Aks:
         """Delete the pool and wait until it is gone; while the cluster is at something else, that is waited for.
 
         Raises:
-            UnavailableError: Azure does not delete it.
-            TryAgainError: it takes too long, or the cluster has been at other operations all the time.
+            KaiflowError: Azure does not let it be deleted.
+            TryAgainError: it takes too long, fails, or the cluster has been at other operations all the time.
         """
-        from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+        from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 
         until = self._clock.now() + self._request.placement.wait_seconds
-        try:
-            while True:
+        what = f"{name} is not given back"
+        while True:
+            with explained(what):
                 try:
                     self._delete(name, until)
                     return
+                except ResourceNotFoundError:
+                    return
                 except ResourceExistsError as error:
                     if self._clock.now() >= until:
-                        why = f"{name} is not given back yet: {error.message}"
-                        raise TryAgainError(
-                            "OperationInProgress", why, fix="The step tries again by itself."
-                        ) from error
-                self._wait_while_busy(name, until)
-                self._clock.sleep(POLL_SECONDS)
-        except ResourceNotFoundError:
-            return
-        except HttpResponseError as error:
-            why_not = refusal_of(error)
-            said = f"{name} is not given back: {why_not.message}"
-            raise UnavailableError(why_not.reason, said, fix=why_not.fix) from error
+                        why = f"{what} yet: {error.message}"
+                        raise TryAgainError("OperationInProgress", why, fix=FIX_AGAIN) from error
+            self._wait_while_busy(name, until)
+            self._clock.sleep(POLL_SECONDS)
 
     def _delete(self, name: str, until: float) -> None:
+        from azure.core.exceptions import HttpResponseError
+
         poller = self._pools.begin_delete(*self._at, name, ignore_pod_disruption_budget=True, **self._polling)
-        poller.wait(timeout=max(0.0, until - self._clock.now()))
+        try:
+            poller.wait(timeout=max(0.0, until - self._clock.now()))  # raises what the operation has ended with
+        except HttpResponseError as error:
+            if error.status_code in (401, 403):
+                raise
+            refusal = refusal_of(error)  # of this operation: another may do
+            said = f"{name} is not given back: {refusal.message}"
+            raise TryAgainError(refusal.reason, said, fix=FIX_AGAIN) from error
         if not poller.done():
-            raise TryAgainError(
-                "OperationInProgress",
-                f"{name} is being deleted, and not gone yet.",
-                fix="The step tries again by itself.",
-            )
-        poller.result()
+            why = f"{name} is being deleted, and not gone yet."
+            raise TryAgainError("OperationInProgress", why, fix=FIX_AGAIN)
 
     def own(self, labels: Mapping[str, str]) -> list[OwnNode]:
-        """Return the pools with these labels."""
+        """Return the pools with these labels.
+
+        Raises:
+            KaiflowError: Azure does not list them.
+        """
         found = []
-        for pool in self._pools.list(*self._at):
-            carried = dict(pool.properties.node_labels or {})
-            if labels.items() <= carried.items():
-                leaving = pool.properties.provisioning_state == LEAVING
-                created_at = str((pool.properties.tags or {}).get(CREATED_AT_TAG) or "")
-                found.append(OwnNode(str(pool.name), carried, str(pool.properties.vm_size), created_at, leaving))
+        with explained("Azure does not list the agent pools"):
+            for pool in self._pools.list(*self._at):
+                carried = dict(pool.properties.node_labels or {})
+                if labels.items() <= carried.items():
+                    leaving = pool.properties.provisioning_state == LEAVING
+                    created_at = str((pool.properties.tags or {}).get(CREATED_AT_TAG) or "")
+                    found.append(OwnNode(str(pool.name), carried, str(pool.properties.vm_size), created_at, leaving))
         return found
 
     @property
@@ -136,35 +143,63 @@ class Aks:
         self._forget_token(name)
 
     def _create(self, attempt: NodeAttempt, name: str, labels: Mapping[str, str], tell: Tell, until: float) -> bool:
-        """Make the pool; False where another operation on the cluster has kept it from being asked for."""
-        from azure.core import MatchConditions
-        from azure.core.exceptions import HttpResponseError, ResourceExistsError
+        """Make the pool; False where it is to be asked for again."""
+        from azure.core.exceptions import AzureError
 
         token = self._read_token(name)
-        wanted = agent_pool(self._request, attempt, labels, self._aks, timestamp())
         try:
-            if token:
-                logs.event("resumed", pool=name)
-                poller = self._pools.begin_create_or_update(
-                    *self._at, name, wanted, continuation_token=token, **self._polling
-                )
-            else:
-                tell(f"{name}: is asked for")
-                poller = self._pools.begin_create_or_update(
-                    *self._at, name, wanted, match_condition=MatchConditions.IfMissing, **self._polling
-                )
-                self._write_token(name, poller.continuation_token())
+            poller = self._begun(agent_pool(self._request, attempt, labels, self._aks, timestamp()), name, tell, token)
             poller.wait(timeout=max(0.0, until - self._clock.now()))
             if not poller.done():
                 raise RefusedError(_not_in_time(name, self._request.placement.wait_seconds))
             poller.result()
-        except ResourceExistsError as error:
-            if self._wait_while_busy(name, until) is None and self._clock.now() < until:
-                tell(f"{name}: waits, {error.message}")
-                return False
-            self._wait_for_pool(name, until)  # another try of this run has made it
-        except HttpResponseError as error:
-            raise RefusedError(refusal_of(error)) from error
+        except ValueError:  # no token that the SDK reads
+            self._forget_token(name)
+            return False
+        except AzureError as error:
+            return self._answered(error, name, tell, token, until)
+        return True
+
+    def _begun(self, wanted: Mapping[str, Any], name: str, tell: Tell, token: str) -> Any:  # noqa: ANN401  (LROPoller)
+        """Return the operation that makes the pool: the one of the token, or a new one."""
+        from azure.core import MatchConditions
+
+        if token:
+            logs.event("resumed", pool=name)
+            return self._pools.begin_create_or_update(
+                *self._at, name, wanted, continuation_token=token, **self._polling
+            )
+        tell(f"{name}: is asked for")
+        poller = self._pools.begin_create_or_update(
+            *self._at, name, wanted, match_condition=MatchConditions.IfMissing, **self._polling
+        )
+        self._write_token(name, poller.continuation_token())
+        return poller
+
+    def _answered(self, error: "AzureError", name: str, tell: Tell, token: str, until: float) -> bool:
+        """Return what :meth:`_create` does where Azure has not made the pool at once.
+
+        Raises:
+            RefusedError: it will not.
+            KaiflowError: it cannot now, or does not know us.
+        """
+        from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceExistsError
+
+        if not isinstance(error, HttpResponseError):  # of the connection
+            said = f"{name} is not made: {type(error).__name__}."
+            raise TryAgainError("AzureUnreachable", said, fix=FIX_AGAIN) from error
+        if token and error.status_code == 404:  # an operation is known for a while only: what has come of it?
+            self._forget_token(name)
+            return False
+        if passes(error) or (isinstance(error, ClientAuthenticationError) and error.status_code is None):
+            raise our_error(f"{name} is not made", error) from error
+        refusal = refusal_of(error)
+        if not isinstance(error, ResourceExistsError) or (error.status_code == 409 and not is_busy(error, refusal)):
+            raise RefusedError(refusal) from error
+        if self._wait_while_busy(name, until) is None and self._clock.now() < until:
+            tell(f"{name}: waits, {error.message}")
+            return False
+        self._wait_for_pool(name, until)  # another try of this run has made it
         return True
 
     def _wait_for_pool(self, name: str, until: float) -> None:
@@ -181,10 +216,11 @@ class Aks:
 
         last = until if until is not None else self._clock.now() + self._request.placement.wait_seconds
         while True:
-            try:
-                pool = self._pools.get(*self._at, name)
-            except ResourceNotFoundError:
-                return None
+            with explained(f"Azure does not tell how {name} is"):
+                try:
+                    pool = self._pools.get(*self._at, name)
+                except ResourceNotFoundError:
+                    return None
             if pool.properties.provisioning_state in OVER or self._clock.now() >= last:
                 return pool
             self._clock.sleep(POLL_SECONDS)

@@ -7,12 +7,10 @@ one's own machine nothing was taken.
 from presets.node_request import NodeRequest
 from steps import logs
 from steps.cluster import Cluster
-from steps.contract import RUN_LABEL, Context, Request, Result
+from steps.contract import Context, Request, Result
 from steps.node_claims import own_labels, workspace_labels
 from steps.node_keeping import deployments_path, is_rolled_out, needed_by_deployment, rolled_out_at
-from steps.node_provisioner import POLL_SECONDS, Clock, Provisioner, provisioner
-
-GONE_SECONDS = 300  # how long the end of a machine is waited for; its finalizer goes on without us
+from steps.node_provisioner import Clock, Provisioner, given_back, provisioner, until_gone
 
 
 def run(request: Request, context: Context) -> Result:
@@ -31,18 +29,19 @@ def release(request: Request, maker: Provisioner, cluster: Cluster, clock: Clock
     """Give the run's nodes back; return what was done, in words."""
     run = request.inputs["run"]
     labels = own_labels(run, request.workspace) if run else workspace_labels(request.workspace)
-    kept, given = [], []
+    kept: list[str] = []
+    asked: list[str] = []
+    given: list[str] = []
     for node in maker.own(labels):
-        if needed_by_deployment(cluster, request.workspace.namespace, node.labels):
-            kept.append(node.name)
-            continue
-        maker.give_back(node.name)
-        given.append(node.name)
-        logs.event("released", node=node.name, instance_type=node.instance_type)
-    given += _of_earlier_runs(request, maker, cluster, kept)
-    until = clock.now() + GONE_SECONDS
-    while (left := [n.name for n in maker.own(labels) if n.name in given]) and clock.now() < until:
-        clock.sleep(POLL_SECONDS)
+        needed = needed_by_deployment(cluster, request.workspace.namespace, node.labels)
+        (kept if needed else asked).append(node.name)
+    asked += _of_earlier_runs(request, maker, cluster, kept)
+    failed = given_back(maker, asked, given.append)
+    for name in given:
+        logs.event("released", node=name)
+    left = until_gone(maker, given, labels, clock)
+    if failed is not None:  # the others are gone all the same
+        raise failed
     said = [
         f"{', '.join(sorted(set(given) - set(left)))} gone" if set(given) - set(left) else "",
         f"{', '.join(left)} on its way out" if left else "",
@@ -52,7 +51,7 @@ def release(request: Request, maker: Provisioner, cluster: Cluster, clock: Clock
 
 
 def _of_earlier_runs(request: Request, maker: Provisioner, cluster: Cluster, kept: list[str]) -> list[str]:
-    """Give back what an earlier run's server was on, now that other servers answer; return the names.
+    """Return the nodes that an earlier run's server was on, now that other servers answer.
 
     Only once all servers have moved: until then those on the older node answer, though the Deployment names another.
     And only nodes older than that, and than ours: a younger one is of a run that has followed.
@@ -63,11 +62,7 @@ def _of_earlier_runs(request: Request, maker: Provisioner, cluster: Cluster, kep
     nodes = maker.own(workspace_labels(request.workspace))
     before = min([rolled_out_at(deployment), *(n.created_at for n in nodes if n.name in kept and n.created_at)])
     left = [n for n in nodes if n.name not in kept and not n.leaving and "" < n.created_at < before]
-    given = [n for n in left if not needed_by_deployment(cluster, request.workspace.namespace, n.labels)]
-    for node in given:
-        maker.give_back(node.name)
-        logs.event("released", node=node.name, of_run=node.labels.get(RUN_LABEL))
-    return [node.name for node in given]
+    return [n.name for n in left if not needed_by_deployment(cluster, request.workspace.namespace, n.labels)]
 
 
 def _deployment(request: Request) -> str:

@@ -30,6 +30,9 @@ POOL = re.compile(
 )
 
 
+RESERVED_LABEL = re.compile(r"(?!(kubelet|node)\.)([^/]+\.)?(kubernetes|k8s)\.io/")
+
+
 @dataclass
 class Answer:
     """What the service answers."""
@@ -119,6 +122,10 @@ class FakeArm:
             return Answer(
                 400, aks_error("InvalidParameter", "Agent pool name is invalid. See https://aka.ms/aks-naming-rules")
             )
+        labels = body["properties"].get("nodeLabels") or {}
+        if reserved := [key for key in labels if RESERVED_LABEL.match(key)]:  # Azure/AKS#2866, #4613
+            said = f"Label key {reserved[0]} is not allowed: kubernetes.io and k8s.io are reserved prefixes."
+            return Answer(400, aks_error("BadRequest", said))
         if pool in self.pools and headers.get("if-none-match") == "*":
             return Answer(412, aks_error("PreconditionFailed", "the resource already exists"))
         if self._busy(pool):
@@ -166,7 +173,9 @@ class FakeArm:
         return {"Azure-AsyncOperation": f"{place}?api-version=2016-03-30"}
 
     def _poll(self, number: str) -> Answer:
-        operation = self._operations[number]
+        operation = self._operations.get(number)
+        if operation is None:
+            return Answer(404, arm_error("NotFound", "The entity was not found."))
         operation["polls"] += 1
         if operation["status"] == "InProgress" and operation["polls"] >= POLLS_TO_END and not self.stuck:
             self._end(operation)

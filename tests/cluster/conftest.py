@@ -199,5 +199,5 @@ def karpenter(cluster, monkeypatch):
 def left_behind(cluster: Cluster) -> list[str]:
     """Return the names of NodeClaims and of their nodes that are there."""
     claims = [c["metadata"]["name"] for c in cluster.list(provision_karpenter.CLAIMS)]
-    nodes = [n["metadata"]["name"] for n in cluster.list("/api/v1/nodes", {"app.kubernetes.io/managed-by": "kaiflow"})]
+    nodes = [n["metadata"]["name"] for n in cluster.list("/api/v1/nodes", {"kaiflow.dev/node": "true"})]
     return claims + nodes

@@ -58,7 +58,8 @@ def test_each_cloud_has_its_node_class_and_requirement(cloud, group, own):
 def test_labels_taint_storage_and_lifetime():
     body = node_claim(request(), NodeAttempt("X", "2", spot=True), "kf0", own_labels("run", WORKSPACE))
     assert body["metadata"]["labels"] == {
-        "karpenter.sh/nodepool": "kaito", "app": "tune", "app.kubernetes.io/managed-by": "kaiflow",
+        "karpenter.sh/nodepool": "kaito", "app": "tune", "kaiflow.dev/node": "true",
+        "kaiflow.dev/workspace": "tune", "kaiflow.dev/workspacenamespace": "team",
         "kaito.sh/workspace": "tune", "kaito.sh/workspacenamespace": "team", "kaiflow.dev/run": "run",
     }  # fmt: skip
     assert body["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"

@@ -123,7 +123,8 @@ def test_parts_of_another_host_are_left_to_it_until_nothing_has_been_written_for
     fresh, old = store.root / "ingest/pod-a.7-00", store.root / "ingest/pod-b.7-00"
     for part in (fresh, old):
         part.write_bytes(b"part")
-    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    long_ago = time.time() - 2 * 86400
+    os.utime(old, (long_ago, long_ago))
     LayoutStore(store.root)
     assert fresh.exists()
     assert not old.exists()
