@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from presets.crd import crd
-from steps import node_provisioner, provision_karpenter, release
+from steps import node_provisioner, provision_karpenter
 from steps.cluster import Cluster
 from tests.cluster.argo import argo_crd
 
@@ -190,7 +190,7 @@ class StandIn:
 @pytest.fixture
 def karpenter(cluster, monkeypatch):
     """The stand-in, at work."""
-    for module in (node_provisioner, provision_karpenter, release):
+    for module in (node_provisioner, provision_karpenter):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
     with StandIn(cluster) as found:
         yield found

@@ -106,7 +106,6 @@ def maker(arm, tls, nodes, tmp_path):
     yield made
     for client in clients:
         client.close()
-    del clients
     gc.collect()  # while what the SDK leaves open is not minded
 
 
