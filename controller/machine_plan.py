@@ -7,7 +7,7 @@ from typing import Any
 from presets.catalogue import Model, find_model
 from presets.errors import ConfigError
 from presets.estimate import Estimate, estimate
-from presets.fit import Fit, fit, fitting, need_of
+from presets.fit import Fit, fit, fit_or_next, fitting, need_of
 from presets.gpus import Sku, find_sku, unknown_sku
 from presets.levers import first
 from presets.memory import GIB
@@ -23,6 +23,7 @@ class Machine:
     named: str | None  # in the Workspace; else it is the cheapest that fits
     estimate: Estimate | None = None  # None: the machine, or the model's shape, is not known
     unknown: str = ""  # the remedy for a machine that is not in the table
+    given: bool = False  # by others, whichever it will be
 
     def to_json(self) -> dict[str, Any] | None:
         """Return the machine as data."""
@@ -50,35 +51,32 @@ def machine(recipe: Recipe, table: Mapping[str, Sku], dataset_tokens: int | None
             return Machine(None, None, None)
         found = fitting(recipe, model, table.values())
         if not found:
-            raise ConfigError(
-                "InsufficientMemory",
-                f"{recipe.model.preset} with this training fits no GPU that is known.",
-                fix="Lower TrainingArguments.max_length, or set tuning.method to qlora.",
-            )
+            raise _too_large_for_all(recipe, model, table)
         sku = found[0]
-    fitted = _fit_or_next(recipe, model, sku, table)
+    fitted = fit_or_next(recipe, model, sku, table)
     if fitted is None or model.shape is None:
         return Machine(sku, fitted, named)
     told = estimate(model.shape, recipe.training, fitted.levers, sku, dataset_tokens)
     return Machine(sku, fitted, named, told)
 
 
-def _fit_or_next(recipe: Recipe, model: Model, sku: Sku, table: Mapping[str, Sku]) -> Fit | None:
-    """Return how the training goes on ``sku``.
+def given(recipe: Recipe) -> Machine:
+    """Return what is known of a node that others give, whichever it will be."""
+    return Machine(None, _as_asked(recipe, find_model(recipe.model.preset)), None, given=True)
 
-    Raises:
-        ConfigError: it does not; the remedy names the cheapest machine of the same cloud that it fits.
-    """
+
+def _too_large_for_all(recipe: Recipe, model: Model, table: Mapping[str, Sku]) -> ConfigError:
+    """Return the refusal of the largest card, whose terms tell what is too large."""
+    usable = [sku for sku in table.values() if sku.gpu.usable]
+    what = f"{recipe.model.preset} with this training fits no machine that is known."
+    if not usable:
+        return ConfigError("InsufficientMemory", what, fix="Add one with a file of GPU machines (--gpus).")
+    largest = max(usable, key=lambda sku: (sku.gpu.memory_mib, sku.name))
     try:
-        return fit(recipe, model, sku)
+        fit(recipe, model, largest)
     except ConfigError as error:
-        others = fitting(recipe, model, (other for other in table.values() if other.provider == sku.provider))
-        if not others or model.shape is None:
-            raise
-        price = others[0].price
-        costs = f" (${price.usd_per_hour:.2f} an hour)" if price else ""
-        fix = f"{error.fix} {others[0].name}{costs} would fit."
-        raise ConfigError(error.reason, error.message, fix=fix) from None
+        return ConfigError(error.reason, f"{what} {error.message}", fix=error.fix)
+    raise AssertionError("unreachable")
 
 
 def _as_asked(recipe: Recipe, model: Model | None) -> Fit | None:
@@ -93,8 +91,11 @@ def machine_lines(found: Machine) -> Iterator[str]:
     if found.sku is not None:
         sku = found.sku
         price = f"${sku.price.usd_per_hour:.2f} an hour in {sku.price.region}" if sku.price else "price not known"
-        how = "" if found.named else ", the cheapest that fits"
+        chosen = "the cheapest that fits" if sku.price else "of those that fit, whose prices are not known"
+        how = "" if found.named else f", {chosen}"
         yield f"On a cluster: {sku.name}{how}: {sku.count} x {sku.gpu.name}, {price}"
+    elif found.given:
+        yield "On a cluster: a node that you give, by the Workspace's labels; its card is looked at when it is taken"
     elif found.named:
         yield f"On a cluster: {found.named}, which is not in the table. {found.unknown}"
     if found.fit is None:

@@ -12,6 +12,7 @@ from controller.options import (
     Cache,
     Cloud,
     Config,
+    Fallbacks,
     File,
     GpuDriver,
     Gpus,
@@ -24,11 +25,14 @@ from controller.options import (
     NodeWait,
     Output,
     Provisioner,
+    Spot,
     StateDir,
     Weights,
+    Zones,
     as_annotations,
     checked_cache,
     images,
+    known_machines,
     node_placement,
 )
 from controller.output import Format
@@ -68,7 +72,7 @@ def plan(
         file, config, annotations=as_annotations(max_hours, max_cost, weights), private_hosts_allowed=True
     )
     nodes, pods = node_placement(provisioner, cloud, aks), images(image_step, image_tune, image_serve)
-    placement = Placement(checked_cache(cache), image_volumes, gpus, nodes, pods)
+    placement = Placement(checked_cache(cache), image_volumes, known_machines(gpus), nodes, pods)
     planned = make_plan(loaded.recipe, placement)
     folder = StateFolder(state_root(state_dir), planned.recipe.namespace, planned.recipe.name)
     write_plan(planned, output, tokens, finished_here(planned, folder))
@@ -132,6 +136,9 @@ def render(
     gpu_driver: GpuDriver = "Install",
     autoscale: Autoscale = False,
     node_wait_seconds: NodeWait = WAIT_SECONDS,
+    fallback_instance_type: Fallbacks = None,
+    zone: Zones = None,
+    spot: Spot = "never",
     gpus: Gpus = None,
     image_step: ImageStep = None,
     image_tune: ImageTune = None,
@@ -142,9 +149,19 @@ def render(
     from controller.planning import rendered
     from pipelines.plan import Placement
 
-    nodes = node_placement(provisioner, cloud, aks, gpu_driver, autoscale, node_wait_seconds)
+    nodes = node_placement(
+        provisioner,
+        cloud,
+        aks,
+        gpu_driver,
+        autoscale,
+        node_wait_seconds,
+        fallback_instance_type or (),
+        zone or (),
+        spot,
+    )
     pods = images(image_step, image_tune, image_serve)
-    placement = Placement(checked_cache(cache), image_volumes, gpus, nodes, pods)
+    placement = Placement(checked_cache(cache), image_volumes, known_machines(gpus), nodes, pods)
     typer.echo(rendered(load_one(file, config).recipe, output, placement))
 
 

@@ -13,6 +13,7 @@ from controller.options import (
     Autoscale,
     Cache,
     Cloud,
+    Fallbacks,
     GpuDriver,
     Gpus,
     ImageServe,
@@ -21,8 +22,11 @@ from controller.options import (
     ImageVolumes,
     NodeWait,
     Provisioner,
+    Spot,
+    Zones,
     checked_cache,
     images,
+    known_machines,
     node_placement,
 )
 from presets.provisioners import WAIT_SECONDS
@@ -43,6 +47,9 @@ def controller(
     gpu_driver: GpuDriver = "Install",
     autoscale: Autoscale = False,
     node_wait_seconds: NodeWait = WAIT_SECONDS,
+    fallback_instance_type: Fallbacks = None,
+    zone: Zones = None,
+    spot: Spot = "never",
     gpus: Gpus = None,
     image_step: ImageStep = None,
     image_tune: ImageTune = None,
@@ -87,9 +94,19 @@ def controller(
     from steps import logs
 
     pods = images(image_step, image_tune, image_serve, image_pull_secret or ())
-    nodes = node_placement(provisioner, cloud, aks, gpu_driver, autoscale, node_wait_seconds)
+    nodes = node_placement(
+        provisioner,
+        cloud,
+        aks,
+        gpu_driver,
+        autoscale,
+        node_wait_seconds,
+        fallback_instance_type or (),
+        zone or (),
+        spot,
+    )
     placement = Placement(
-        checked_cache(cache), image_volumes, gpus, nodes, pods, _pairs(environment), _pairs(pod_label)
+        checked_cache(cache), image_volumes, known_machines(gpus), nodes, pods, _pairs(environment), _pairs(pod_label)
     )
     pace = Pace(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5)
     logs.configure({"component": "controller", **({"pod": os.environ["HOSTNAME"]} if "HOSTNAME" in os.environ else {})})

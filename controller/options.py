@@ -1,5 +1,6 @@
 """The options that several commands share, and what they mean.  Read at every start: nothing heavy."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,8 +52,17 @@ NodeWait = Annotated[int, typer.Option("--node-wait-seconds", min=60, help="How 
 ImageStep = Annotated[str | None, typer.Option("--image-step", help="Image of the steps.")]
 ImageTune = Annotated[str | None, typer.Option("--image-tune", help="Image of the training, with CUDA.")]
 ImageServe = Annotated[str | None, typer.Option("--image-serve", help="Image of the server.")]
+Fallbacks = Annotated[
+    list[str] | None,
+    typer.Option("--fallback-instance-type", help="Machine to try next, where a Workspace names none; repeated."),
+]
+Zones = Annotated[
+    list[str] | None, typer.Option("--zone", help="Zone that is tried, where a Workspace names none; repeated.")
+]
+Spot = Annotated[provisioners.Spot, typer.Option("--spot", help="Spot nodes, where a Workspace does not say.")]
 Gpus = Annotated[
-    Path | None, typer.Option("--gpus", help="File of GPU machines and prices, on top of the bundled table.")
+    Path | None,
+    typer.Option("--gpus", envvar="KAIFLOW_GPUS", help="File of GPU machines and prices, on top of the bundled table."),
 ]
 ImageVolumes = Annotated[
     bool, typer.Option("--image-volumes", help="The cluster mounts images: take weights from presetOptions.image so.")
@@ -101,6 +111,13 @@ def images(step: str | None, tune: str | None, serve: str | None, pull_secrets: 
     return Images(step or known.step, tune or known.tune, serve or known.serve, tuple(pull_secrets))
 
 
+def known_machines(gpus: Path | None) -> Path | None:
+    """Return the file, and let all that asks what a machine is, or costs, read it too."""
+    if gpus is not None:
+        os.environ["KAIFLOW_GPUS"] = str(gpus.absolute())
+    return gpus
+
+
 def node_placement(
     provisioner: provisioners.Provisioner,
     cloud: provisioners.Cloud,
@@ -108,6 +125,9 @@ def node_placement(
     gpu_driver: provisioners.GpuDriver = "Install",
     autoscale: bool = False,
     wait_seconds: int = provisioners.WAIT_SECONDS,
+    fallbacks: Sequence[str] = (),
+    zones: Sequence[str] = (),
+    spot: provisioners.Spot = "never",
 ) -> "NodePlacement":
     """Return who makes nodes.
 
@@ -118,11 +138,11 @@ def node_placement(
     from presets.node_request import AksCluster, NodePlacement
 
     parts = aks.split("/") if aks else []
-    if (aks and len(parts) != 3) or (provisioner == "aks" and not aks):
+    if (aks and (len(parts) != 3 or not all(parts))) or (provisioner == "aks" and not aks):
         raise ConfigError(
             "AksClusterMissing",
             "Agent pools need their managed cluster.",
             fix="Write --aks SUBSCRIPTION/GROUP/CLUSTER.",
         )
     cluster = AksCluster(parts[0], parts[1], parts[2], gpu_driver, autoscale) if parts else None
-    return NodePlacement(provisioner, cloud, cluster, wait_seconds)
+    return NodePlacement(provisioner, cloud, cluster, wait_seconds, tuple(fallbacks), tuple(zones), spot)

@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from controller.machine_plan import machine, machine_lines
+from controller.machine_plan import Machine, given, machine, machine_lines
 from controller.output import Format, write, write_data, write_table, yaml_text
 from pipelines.plan import Placement, Plan
 from pipelines.plan import plan as make_plan
 from presets.errors import ConfigError
 from presets.gpus import Sku, skus
 from presets.manifest import without_nulls
-from presets.node_request import of_cloud, require_attempts
+from presets.node_request import of_cloud, require_attempts, require_offered
 from presets.recipe import Recipe
 from steps.contract import Verb
 
@@ -26,9 +26,8 @@ def write_plan(plan: Plan, form: Format, dataset_tokens: int | None, done: Colle
     """
     recipe = plan.recipe
     if form in (Format.JSON, Format.YAML):
-        write_data(
-            {**plan_json(plan, dataset_tokens), "finished": [s.name for s in plan.steps if s.verb in done]}, form
-        )
+        told = {**plan_json(plan, dataset_tokens), "finished": [step.name for step in plan.steps if step.verb in done]}
+        write_data({**told, "refused": _as_data(_refused(plan))}, form)
         return
     write(f"{recipe.name}   {recipe.method} of {recipe.model.preset}   workflow {plan.name}")
     write("")
@@ -42,14 +41,30 @@ def write_plan(plan: Plan, form: Format, dataset_tokens: int | None, done: Colle
     if done:
         write("Finished here, by an earlier run: found again, unless the data has changed where it comes from.")
     write("")
-    for line in machine_lines(machine(recipe, machines(plan), dataset_tokens)):
+    for line in machine_lines(_machine(plan, dataset_tokens)):
         write(line)
+    if recipe.budget.max_seconds is not None:
+        write(
+            f"The training ends after {recipe.budget.max_seconds / 3600:.2g} h at the latest, and packs the best it has"
+        )
+    problem = _refused(plan)
+    if problem is not None:
+        write(f"Such a cluster refuses it: {problem.message} {problem.fix}")
     write(f"Images on a cluster: {', '.join(_pinned(image) for image in _images(plan).values())}")
     if len(plan.node.attempts) > 1:
         write(f"If it is not to be had: {', then '.join(map(str, plan.node.attempts[1:]))}")
     write("")
     values = [(path, _shown(value), origin) for path, value, origin in recipe.values() if value not in (None, (), {})]
     write_table(("VALUE", "IS", "FROM"), values)
+
+
+def _refused(plan: Plan) -> ConfigError | None:
+    """Return why a cluster like this would not take the Workspace, None where it would."""
+    try:
+        cluster_plan(plan.recipe, plan.placement)
+    except ConfigError as error:
+        return error
+    return None
 
 
 def _images(plan: Plan) -> dict[str, str]:
@@ -68,10 +83,14 @@ def plan_status(plan: Plan) -> dict[str, Any]:
     try:
         told = plan_json(plan)
     except ConfigError as error:
-        return {"refused": {"reason": error.reason, "message": error.message, "fix": error.fix}}
+        return {"refused": _as_data(error)}
     shown = ("machine", "attempts", "images", "memory_bytes", "step_cut", "estimate")
     found: dict[str, Any] = without_nulls(_camelled({key: told[key] for key in shown if told[key]}))
     return found
+
+
+def _as_data(error: ConfigError | None) -> dict[str, str] | None:
+    return {"reason": error.reason, "message": error.message, "fix": error.fix} if error else None
 
 
 def _camelled(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
@@ -81,7 +100,18 @@ def _camelled(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
     return [_camelled(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def machines(plan: Plan) -> dict[str, Sku]:
+def _machine(plan: Plan, dataset_tokens: int | None = None) -> Machine:
+    """Return the machine of the plan.
+
+    Raises:
+        ConfigError: the training does not fit it, or none.
+    """
+    if plan.node.placement.provisioner == "byo" and not plan.recipe.node.instance_type:
+        return given(plan.recipe)
+    return machine(plan.recipe, _machines(plan), dataset_tokens)
+
+
+def _machines(plan: Plan) -> dict[str, Sku]:
     """Return the machines to choose from: all where one is named, else those of the cloud."""
     table = skus(plan.placement.machines)
     return table if plan.recipe.node.instance_type else of_cloud(table, plan.placement.nodes.cloud)
@@ -93,7 +123,7 @@ def plan_json(plan: Plan, dataset_tokens: int | None = None) -> dict[str, Any]:
     ``steps``, ``machine``, ``attempts``, ``images``, ``memory_bytes`` by cause, ``step_cut``, ``estimate``, ``values``.
     """
     recipe = plan.recipe
-    found = machine(recipe, machines(plan), dataset_tokens)
+    found = _machine(plan, dataset_tokens)
     need = found.fit and found.fit.need
     return {
         "name": recipe.name,
@@ -108,6 +138,7 @@ def plan_json(plan: Plan, dataset_tokens: int | None = None) -> dict[str, Any]:
         "memory_bytes": need and {**asdict(need), "total": need.total},
         "step_cut": found.fit and asdict(found.fit.levers),
         "estimate": found.estimate and asdict(found.estimate),
+        "budget_seconds": recipe.budget.max_seconds,
         "values": [{"path": path, "value": value, "origin": str(origin)} for path, value, origin in recipe.values()],
     }
 
@@ -126,7 +157,8 @@ def cluster_plan(recipe: Recipe, placement: Placement) -> Plan:
         )
     plan = make_plan(recipe, placement)
     require_attempts(plan.node)
-    machine(recipe, machines(plan))  # refuses what does not fit
+    require_offered(plan.node, skus(placement.machines))
+    _machine(plan)  # refuses what does not fit
     return plan
 
 

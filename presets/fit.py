@@ -1,6 +1,6 @@
 """Does a training fit a card, and how is its step cut then?  What does not is refused by its largest terms."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from presets.catalogue import Model, Shape
@@ -72,6 +72,24 @@ def fitting(recipe: Recipe, model: Model, skus: Iterable[Sku]) -> list[Sku]:
             continue
         found.append(sku)
     return sorted(found, key=_cost)
+
+
+def fit_or_next(recipe: Recipe, model: Model, sku: Sku, table: Mapping[str, Sku]) -> Fit | None:
+    """Return how the training goes on ``sku``.
+
+    Raises:
+        ConfigError: it does not; the remedy names the cheapest machine of the same cloud that it fits.
+    """
+    try:
+        return fit(recipe, model, sku)
+    except ConfigError as error:
+        others = fitting(recipe, model, (other for other in table.values() if other.provider == sku.provider))
+        if not others or model.shape is None:
+            raise
+        price = others[0].price
+        costs = f" (${price.usd_per_hour:.2f} an hour)" if price else ""
+        fix = f"{error.fix} {others[0].name}{costs} would fit."
+        raise ConfigError(error.reason, error.message, fix=fix) from None
 
 
 def _cost(sku: Sku) -> tuple[bool, float, int, int, str]:

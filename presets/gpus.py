@@ -1,5 +1,6 @@
 """Which machines have which GPUs?  One table of cards and machines, read once; names in any case."""
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -7,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 from presets.errors import ConfigError, did_you_mean
 
 MIB = 1 << 20
+VARIABLE = "KAIFLOW_GPUS"
 OLDEST = (7, 0)  # compute capability that torch's and bitsandbytes' builds still serve
 WITH_BF16 = (8, 0)
 
@@ -25,9 +27,9 @@ class Gpu(_Frozen):
 
     name: str
     capability: str
-    memory_mib: int  # as the driver shows it
-    tflops: float  # dense bfloat16, float16 where there is no bfloat16
-    bandwidth_gb_per_second: float
+    memory_mib: PositiveInt  # as the driver shows it
+    tflops: PositiveFloat  # dense bfloat16, float16 where there is no bfloat16
+    bandwidth_gb_per_second: PositiveFloat
 
     @property
     def memory_bytes(self) -> int:
@@ -54,7 +56,7 @@ class Gpu(_Frozen):
 class Price(_Frozen):
     """What an hour costs, as a public list said on a day."""
 
-    usd_per_hour: float  # on demand, Linux
+    usd_per_hour: PositiveFloat  # on demand, Linux
     region: str
     source: str
     date: str  # of the source; "undated" where it bears none
@@ -66,18 +68,24 @@ class Sku(_Frozen):
     name: str
     provider: str
     gpu: Gpu
-    count: int
+    count: PositiveInt
     price: Price | None  # None: no source at hand; never guessed
 
 
 def skus(override: Path | None = None) -> dict[str, Sku]:
     """Return all machine types by name in lower case; entries of the file ``override`` come on top, or stand instead.
 
+    Without one, those of the file that ``KAIFLOW_GPUS`` names: the commands set it for all that asks what a machine is.
+
     Raises:
         ConfigError: the file does not read as such a table.
     """
-    if override is None:
-        return _bundled()
+    file = override or (Path(named) if (named := os.environ.get(VARIABLE)) else None)
+    return _bundled() if file is None else dict(_of_file(file))
+
+
+@cache
+def _of_file(override: Path) -> dict[str, Sku]:
     try:
         return _read(_merged(_table(), yaml.safe_load(override.read_text())))
     except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
@@ -109,6 +117,15 @@ def _bundled() -> dict[str, Sku]:
 
 
 def _merged(bundled: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    unknown = sorted(own.keys() - bundled.keys())
+    if unknown:
+        raise ValueError(f"it has no part {unknown[0]!r}; known are {', '.join(bundled)}")
+    known = {name.lower(): name for machines in bundled["skus"].values() for name in machines}
+    spelt = {
+        provider: {known.get(name.lower(), name): body for name, body in machines.items()}  # as the cloud spells it
+        for provider, machines in own.get("skus", {}).items()
+    }
+    own = {**own, **({"skus": spelt} if spelt else {})}
     providers = {**bundled["skus"], **own.get("skus", {})}
     machines = {p: {**bundled["skus"].get(p, {}), **own.get("skus", {}).get(p, {})} for p in providers}
     parts = {part: {**bundled[part], **own.get(part, {})} for part in ("gpus", "sources")}

@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 
 from presets.catalogue import Model
 from presets.errors import ConfigError
-from presets.fit import fit, fitting
+from presets.fit import fit_or_next, fitting
 from presets.gpus import Sku, find_sku
 from presets.memory import GIB
-from presets.provisioners import PROVIDERS, WAIT_SECONDS, Cloud, GpuDriver, Provisioner
+from presets.provisioners import PROVIDERS, WAIT_SECONDS, Cloud, GpuDriver, Provisioner, Spot
 from presets.recipe import NodeRecipe, Recipe
 
 DISK_GIB = 100  # image, packages, rows, checkpoints
 UNKNOWN_MODEL_DISK_GIB = 512
 ROUNDED_GIB = 16
+KAITOS = ("karpenter", "azure")  # KAITO's gpu-provisioner
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,10 @@ class NodePlacement:
     cloud: Cloud = "azure"
     aks: AksCluster | None = None  # of provisioner aks
     wait_seconds: int = WAIT_SECONDS  # for one attempt
+    # What is tried where a Workspace does not say it.
+    fallback_instance_types: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
+    spot: Spot = "never"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +92,11 @@ def node_request(
                 fix="Name machines with at least as many GPUs in kaiflow.dev/fallback-instance-types.",
             )
         if sku is not None and model is not None and model.shape is not None:
-            fit(recipe, model, sku)
+            fit_or_next(recipe, model, sku, table)
     if placement.provisioner == "byo":
         attempts: tuple[NodeAttempt, ...] = (NodeAttempt(named[0][0] if named else ""),)
     else:
-        attempts = tuple(attempt for name, _ in named for attempt in _ways(name, node))
+        attempts = tuple(attempt for name, _ in named for attempt in _ways(name, node, placement))
     return NodeRequest(placement, attempts, gpus, node.match_labels, node.preferred_nodes, disk_gib(model))
 
 
@@ -100,13 +105,13 @@ def _machines(
 ) -> list[tuple[str, Sku | None]]:
     """Return (name, machine where it is known) in the order in which they are tried."""
     node = recipe.node
+    fallbacks = node.fallback_instance_types or placement.fallback_instance_types
     if node.instance_type:
-        names = (node.instance_type, *node.fallback_instance_types)
-        return _known(names, table)
+        return _known((node.instance_type, *fallbacks), table)
     if placement.provisioner == "byo":
         return []
     cheapest = fitting(recipe, model, of_cloud(table, placement.cloud).values()) if model and model.shape else []
-    return [*((sku.name, sku) for sku in cheapest[:1]), *_known(node.fallback_instance_types, table)]
+    return [*((sku.name, sku) for sku in cheapest[:1]), *_known(fallbacks, table)]
 
 
 def _known(names: Iterable[str], table: Mapping[str, Sku]) -> list[tuple[str, Sku | None]]:
@@ -127,15 +132,42 @@ def require_attempts(request: NodeRequest) -> None:
         )
 
 
+def require_offered(request: NodeRequest, table: Mapping[str, Sku]) -> None:
+    """Return when whoever makes nodes can make these.
+
+    Raises:
+        ConfigError: a machine is another cloud's, or spot nodes or zones are asked of a maker that has none.
+    """
+    placement = request.placement
+    if placement.provisioner == "byo":
+        return
+    if (placement.provisioner, placement.cloud) == KAITOS:
+        odd = next((attempt for attempt in request.attempts if attempt.spot or attempt.zone), None)
+        if odd is not None:
+            raise ConfigError(
+                "NotSupported",
+                f"KAITO's gpu-provisioner makes no spot nodes and chooses no zone, and {odd} is asked for.",
+                fix="Remove kaiflow.dev/spot and kaiflow.dev/zones, or let aks, nap or aws make the nodes.",
+            )
+    provider = PROVIDERS["azure" if placement.provisioner == "aks" else placement.cloud]
+    for attempt in request.attempts:
+        sku = find_sku(attempt.instance_type, table)
+        if sku is not None and sku.provider != provider:
+            raise ConfigError(
+                "WrongCloud", f"{sku.name} is a machine of {sku.provider}, and nodes are made in {provider}.",
+                fix=f"Name a machine of {provider}, or the cloud whose machine it is (--cloud).",
+            )  # fmt: skip
+
+
 def of_cloud(table: Mapping[str, Sku], cloud: Cloud) -> dict[str, Sku]:
     """Return the machines of ``table`` that the cloud has."""
     return {name: sku for name, sku in table.items() if sku.provider == PROVIDERS[cloud]}
 
 
-def _ways(name: str, node: NodeRecipe) -> Iterator[NodeAttempt]:
-    kinds = {"never": (False,), "first": (True, False), "only": (True,)}[node.spot]
+def _ways(name: str, node: NodeRecipe, placement: NodePlacement) -> Iterator[NodeAttempt]:
+    kinds = {"never": (False,), "first": (True, False), "only": (True,)}[node.spot or placement.spot]
     for spot in kinds:
-        for zone in node.zones or (None,):
+        for zone in node.zones or placement.zones or (None,):
             yield NodeAttempt(name, zone, spot)
 
 

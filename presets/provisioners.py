@@ -6,5 +6,6 @@ from typing import Literal
 Provisioner = Literal["karpenter", "aks", "byo"]
 Cloud = Literal["azure", "aws", "nap"]  # nap: AKS node auto-provisioning
 GpuDriver = Literal["Install", "None"]
+Spot = Literal["never", "first", "only"]
 WAIT_SECONDS = 1200  # for one attempt at a node
 PROVIDERS: Mapping[Cloud, str] = {"azure": "azure", "nap": "azure", "aws": "aws"}  # as the table of machines has them

@@ -171,7 +171,7 @@ class NodeRecipe:
     preferred_nodes: tuple[str, ...]
     fallback_instance_types: tuple[str, ...] = ()  # tried in this order
     zones: tuple[str, ...] = ()  # tried in this order; none: any
-    spot: Literal["never", "first", "only"] = "never"
+    spot: Literal["never", "first", "only"] | None = None  # None: as the cluster has it
     queue: str = ""  # Kueue's, of the pod that trains; empty: none
 
 

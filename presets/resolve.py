@@ -204,7 +204,7 @@ def _node(workspace: Workspace) -> NodeRecipe:
         resource.preferred_nodes if resource else (),
         fallback_instance_types=said["fallback-instance-types"] or (),
         zones=said["zones"] or (),
-        spot=said["spot"] or "never",
+        spot=said["spot"],
         queue=workspace.metadata.labels.get(QUEUE_LABEL, ""),
     )
 

@@ -142,11 +142,16 @@ def budget(workspace: Workspace, choice: Choice) -> BudgetRecipe:
 
 
 def _hourly_price(workspace: Workspace) -> float:
-    named = workspace.instance_type
-    sku = find_sku(named, skus())
-    if sku is not None and sku.price is not None:
-        return sku.price.usd_per_hour
-    what = f"What {named} costs is not known" if named else "No machine is named whose price would be known"
+    """Return the price of the dearest machine that may be taken, so that the run costs no more than it may."""
+    fallbacks = annotation_value(workspace.metadata.annotations, "fallback-instance-types") or ()
+    named = [name for name in (workspace.instance_type, *fallbacks) if name]
+    table = skus()
+    prices = {name: sku.price if (sku := find_sku(name, table)) else None for name in named}
+    unknown = next((name for name, price in prices.items() if price is None), None)
+    known = [price.usd_per_hour for price in prices.values() if price is not None]
+    if known and unknown is None:
+        return max(known)
+    what = f"What {unknown} costs is not known" if unknown else "No machine is named whose price would be known"
     error = FieldError(
         "metadata.annotations[kaiflow.dev/max-cost]", "PriceUnknown", f"{what}.", "Set kaiflow.dev/max-hours instead."
     )

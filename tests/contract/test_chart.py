@@ -13,7 +13,9 @@ from tests.charts import CHART, kind_of, rendered, unknown_fields
 CASES = {
     "as it comes": {},
     "one namespace": {"namespaced": True, "namespaces": ["team"], "replicas": 1},
-    "aks": {"nodes": {"provisioner": "aks", "aks": "s/g/c", "gpuDriver": "None", "autoscale": True},
+    "aks": {"nodes": {"provisioner": "aks", "aks": "s/g/c", "gpuDriver": "None", "autoscale": True, "zones": ["1"],
+            "fallbackInstanceTypes": ["Standard_NC40ads_H100_v5"], "spot": "first",
+            "machines": {"skus": {"azure": {"Standard_X": {"gpu": "T4", "count": 1}}}}},
         "infrastructureAccount": {"annotations": {"azure.workload.identity/client-id": "x"},
             "labels": {"azure.workload.identity/use": "true"}}},
     "given nodes, a mirror, digests": {
