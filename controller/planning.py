@@ -156,9 +156,9 @@ def cluster_plan(recipe: Recipe, placement: Placement) -> Plan:
             fix="Put them into an image and name it in presetOptions.image, or remove kaiflow.dev/weights-folder.",
         )
     plan = make_plan(recipe, placement)
+    _machine(plan)  # refuses what does not fit
     require_attempts(plan.node)
     require_offered(plan.node, skus(placement.machines))
-    _machine(plan)  # refuses what does not fit
     return plan
 
 
