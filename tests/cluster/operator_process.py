@@ -17,10 +17,17 @@ LEASE_LOST = 1  # the exit code
 class Controller:
     """One controller of one namespace."""
 
-    def __init__(self, namespace: str, log: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        log: Path,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        everywhere: bool = False,
+    ) -> None:
         self.namespace = namespace
         self.log = log
-        self._arguments = arguments
+        self._arguments = arguments if everywhere else ("--namespace", namespace, *arguments)
         self._environment = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self._wanted = False
@@ -42,8 +49,8 @@ class Controller:
 
     def _spawn(self) -> None:
         command = [
-            sys.executable, "-m", "controller.main", "controller", "--namespace", self.namespace, "--lease-namespace",
-            self.namespace, "--port", "0", "--lease-seconds", "5", "--provisioner", "byo", *self._arguments,
+            sys.executable, "-m", "controller.main", "controller", "--lease-namespace", self.namespace,
+             "--port", "0", "--lease-seconds", "5", "--provisioner", "byo", *self._arguments,
         ]  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
