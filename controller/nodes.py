@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from controller.options import Aks, Output, Provisioner, node_placement
+from controller.options import Aks, Context, Kubeconfig, Output, Provisioner, node_placement, use_kubeconfig
 from controller.output import Format
 
 
@@ -16,6 +16,8 @@ def nodes(
     delete: Annotated[bool, typer.Option("--delete", help="With --orphans: give them back.")] = False,
     provisioner: Provisioner = "karpenter",
     aks: Aks = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     output: Output = Format.TABLE,
 ) -> None:
     """List the GPU nodes that runs have made on the cluster, what each is held for, and what it costs."""
@@ -30,7 +32,8 @@ def nodes(
 
     if delete and not orphans:
         raise ConfigError("OptionMissing", "--delete gives back orphans only.", fix="Add --orphans.")
-    cluster = Cluster.connect()
+    use_kubeconfig(kubeconfig)
+    cluster = Cluster.connect(context)
     wanted = NodeRequest(node_placement(provisioner, "azure", aks), (), 1)
     maker = maker_of(wanted, cluster, Clock(), Path.cwd())
     table = skus()

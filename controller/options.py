@@ -71,6 +71,10 @@ ImageVolumes = Annotated[
 Weights = Annotated[
     Path | None, typer.Option("--weights", metavar="FOLDER", help="Take the base model's files from this folder.")
 ]
+Context = Annotated[str | None, typer.Option("--context", help="The cluster of this context of the kubeconfig.")]
+Kubeconfig = Annotated[
+    Path | None, typer.Option("--kubeconfig", metavar="FILE", help="The cluster of this file; $KUBECONFIG otherwise.")
+]
 MaxHours = Annotated[
     float | None, typer.Option("--max-hours", min=0.0, help="End the training in time, and pack the best it has.")
 ]
@@ -109,6 +113,12 @@ def images(step: str | None, tune: str | None, serve: str | None, pull_secrets: 
 
     known = Images()
     return Images(step or known.step, tune or known.tune, serve or known.serve, tuple(pull_secrets))
+
+
+def use_kubeconfig(kubeconfig: Path | None) -> None:
+    """Let whoever asks for the cluster read this file."""
+    if kubeconfig is not None:
+        os.environ["KUBECONFIG"] = str(kubeconfig)
 
 
 def known_machines(gpus: Path | None) -> Path | None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Literal, TypeGuard
 
 import typer
 
-from controller.options import Config, File, Name, Namespaced, Output, StateDir
+from controller.options import Config, Context, File, Kubeconfig, Name, Namespaced, Output, StateDir, use_kubeconfig
 from controller.output import Format
 
 if TYPE_CHECKING:
@@ -23,25 +23,25 @@ PLUGIN = "kubectl-kaiflow"
 OnCluster = Annotated[
     bool, typer.Option("--cluster", envvar="KAIFLOW_CLUSTER", help="Workspaces of the kubeconfig's cluster.")
 ]
-Context = Annotated[str | None, typer.Option("--context", help="The same, of this context of the kubeconfig.")]
 
 
 def _on_cluster(cluster: bool, context: str | None) -> bool:
     return cluster or context is not None or Path(sys.argv[0]).name.startswith(PLUGIN)
 
 
-def _cluster(namespace: str | None, context: str | None) -> ClusterPlace:
+def _cluster(namespace: str | None, context: str | None, kubeconfig: Path | None) -> ClusterPlace:
     from controller.cluster_place import ClusterPlace
     from steps.cluster import Cluster
 
+    use_kubeconfig(kubeconfig)
     return ClusterPlace(Cluster.connect(context), namespace)
 
 
 def _place(
-    namespace: str | None, state_dir: Path | None, cluster: bool, context: str | None
+    namespace: str | None, state_dir: Path | None, cluster: bool, context: str | None, kubeconfig: Path | None
 ) -> ClusterPlace | LocalPlace:
-    if _on_cluster(cluster, context):
-        return _cluster(namespace, context)
+    if _on_cluster(cluster or kubeconfig is not None, context):
+        return _cluster(namespace, context, kubeconfig)
     from controller.local_place import LocalPlace
 
     return LocalPlace(state_dir, namespace)
@@ -52,6 +52,7 @@ def submit(
     config: Config = None,
     namespace: Namespaced = None,
     context: Context = None,
+    kubeconfig: Kubeconfig = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the API server check it, no more.")] = False,
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Follow the status until the run has ended.")] = False,
 ) -> None:
@@ -63,7 +64,7 @@ def submit(
     loaded = load_one(file, config)
     documents = submitted(file, config, loaded.workspace)
     named = {d["metadata"].get("namespace") for d in documents if d["kind"] == "Workspace"}
-    place = _cluster(namespace or named.pop(), context)
+    place = _cluster(namespace or named.pop(), context, kubeconfig)
     for body in documents:
         place.apply(body, dry_run=dry_run)
         kind = "workspace.kaito.sh" if body["kind"] == "Workspace" else "configmap"
@@ -77,21 +78,29 @@ def get(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
     namespace: Namespaced = None,
     everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of all namespaces.")] = False,
-    output: Output = Format.TABLE,
+    output: Annotated[
+        Literal["table", "wide", "json", "yaml", "name"],
+        typer.Option("-o", "--output", help="table, wide, json, yaml or name."),
+    ] = "table",
     state_dir: StateDir = None,
     cluster: OnCluster = False,
     context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """List Workspaces, as kubectl get workspace does: those that were run here, or a cluster's."""
-    from controller.output import say, write_data
+    from controller.output import say, write, write_data
     from controller.workspace_tables import write_workspaces
 
-    place = _place(namespace, state_dir, cluster, context)
+    place = _place(namespace, state_dir, cluster, context, kubeconfig)
     workspaces = [place.read(name)] if name else place.workspaces(everywhere=everywhere)
-    if output in (Format.JSON, Format.YAML):
-        write_data(workspaces[0] if name else {"apiVersion": "v1", "kind": "List", "items": workspaces}, output)
+    if output in ("json", "yaml"):
+        body = workspaces[0] if name else {"apiVersion": "v1", "kind": "List", "items": workspaces}
+        write_data(body, Format(output))
+    elif output == "name":
+        for workspace in workspaces:
+            write(f"workspace.kaito.sh/{workspace['metadata']['name']}")
     elif workspaces:
-        write_workspaces(workspaces, wide=output is Format.WIDE)
+        write_workspaces(workspaces, wide=output == "wide")
     else:
         say(f"There is no Workspace in {place.words}.")
 
@@ -104,11 +113,12 @@ def status(
     state_dir: StateDir = None,
     cluster: OnCluster = False,
     context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """Show one Workspace: steps, conditions, results."""
     from controller.following import follow_status
 
-    place = _place(namespace, state_dir, cluster, context)
+    place = _place(namespace, state_dir, cluster, context, kubeconfig)
     follow_status(lambda: place.read(name), output, watch=watch)
 
 
@@ -118,12 +128,13 @@ def why(
     state_dir: StateDir = None,
     cluster: OnCluster = False,
     context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """Say what keeps a Workspace from being done, and what to do about it."""
     from controller.output import write
     from controller.why import reasons
 
-    place = _place(namespace, state_dir, cluster, context)
+    place = _place(namespace, state_dir, cluster, context, kubeconfig)
     events = place.events(name) if _is_cluster(place) else []
     for line in reasons(place.read(name), events):
         write(line)
@@ -141,9 +152,10 @@ def logs(
     state_dir: StateDir = None,
     cluster: OnCluster = False,
     context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """Print the log lines of the newest run, all steps or one."""
-    _place(namespace, state_dir, cluster, context).logs(name, step, follow=follow)
+    _place(namespace, state_dir, cluster, context, kubeconfig).logs(name, step, follow=follow)
 
 
 def chat(
@@ -154,9 +166,10 @@ def chat(
     state_dir: StateDir = None,
     cluster: OnCluster = False,
     context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """Ask the tuned model one question."""
-    for piece in _place(namespace, state_dir, cluster, context).ask(name, prompt, model):
+    for piece in _place(namespace, state_dir, cluster, context, kubeconfig).ask(name, prompt, model):
         typer.echo(piece, nl=False)
     typer.echo()
 
@@ -167,11 +180,12 @@ def stop(
     state_dir: StateDir = None,
     cluster: OnCluster = False,
     context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """Stop the run of a Workspace, and here its server; finished steps are kept."""
     from controller.output import say
 
-    stopped = _place(namespace, state_dir, cluster, context).stop(name)
+    stopped = _place(namespace, state_dir, cluster, context, kubeconfig).stop(name)
     say(f"Stopped {' and '.join(stopped)} of {name}." if stopped else f"Nothing of {name} was running.")
 
 
@@ -181,9 +195,10 @@ def delete(
     state_dir: StateDir = None,
     cluster: OnCluster = False,
     context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """Delete a Workspace: here its folder, the store included; on a cluster its run, its server and its nodes."""
     from controller.output import say
 
-    _place(namespace, state_dir, cluster, context).delete(name)
+    _place(namespace, state_dir, cluster, context, kubeconfig).delete(name)
     say(f"Deleted {name}.")

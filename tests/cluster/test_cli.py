@@ -1,6 +1,7 @@
 """The command line on a real API server."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def test_a_workspace_is_submitted_watched_stopped_explained_and_deleted(place, c
     kaiflow("submit", str(file))
     until(lambda: place.status().get("state") == "Running")
     assert "ws " in kaiflow("get", "--cluster")
+    assert kaiflow("get", "--kubeconfig", os.environ["KUBECONFIG"], "-o", "name") == "workspace.kaito.sh/ws\n"
     assert json.loads(kaiflow("get", "ws", "--cluster", "-o", "json"))["status"]["state"] == "Running"
     kaiflow("stop", "ws", "--cluster")
     place.wait_state("Failed")
