@@ -38,12 +38,13 @@ class LayoutIndex:
             return cls([], {})
         except (ValueError, RecursionError):
             body = None
-        entries = body.get("manifests") if isinstance(body, dict) else None
+        whole = body if isinstance(body, dict) else {}
+        entries = whole.get("manifests")
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise DataError(
                 "LayoutInvalid", f"{root / INDEX_FILE} is no index of an OCI layout.", fix="Restore it, or remove it."
             )
-        return cls(entries, {key: value for key, value in body.items() if key != "manifests"})
+        return cls(entries, {key: value for key, value in whole.items() if key != "manifests"})
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""

@@ -7,6 +7,7 @@ stands on, where that part is there; rules with ``oldSelf`` at updates alone.
 import copy
 import math
 import re
+from typing import Any
 
 import celpy
 import pytest
@@ -259,14 +260,16 @@ def schema_at(schema, path):
     return schema
 
 
-def bytes_of(schema):
+def bytes_of(schema: dict[str, Any]) -> int:
     """Return how long a text could be: a bound is in characters, of four bytes each."""
-    return 4 * schema["maxLength"] if "maxLength" in schema else REQUEST_BYTES
+    return 4 * int(schema["maxLength"]) if "maxLength" in schema else REQUEST_BYTES
 
 
 def cost(rule, whole):
     """Return what the rule's loops and matches could cost, as k8s.io/apiserver/pkg/cel estimates it."""
-    here, lists, times = schema_at(whole, rule.at), {}, 1
+    here = schema_at(whole, rule.at)
+    lists: dict[str, Any] = {}
+    times = 1
     for field, variable in LOOPS.findall(rule.rule):
         schema = schema_at(here, field)
         lists[variable] = schema.get("items") or {"type": "string"}  # of a map: its keys
