@@ -84,7 +84,7 @@ def plan_status(plan: Plan) -> dict[str, Any]:
         told = plan_json(plan)
     except ConfigError as error:
         return {"refused": _as_data(error)}
-    shown = ("machine", "attempts", "images", "memory_bytes", "step_cut", "estimate")
+    shown = ("model", "training_steps", "machine", "attempts", "images", "memory_bytes", "step_cut", "estimate")
     found: dict[str, Any] = without_nulls(_camelled({key: told[key] for key in shown if told[key]}))
     return found
 
@@ -132,6 +132,13 @@ def plan_json(plan: Plan, dataset_tokens: int | None = None) -> dict[str, Any]:
         "workflow": plan.name,
         "steps": [{"name": s.name, "after": list(s.after), "gpu": s.on_gpu} for s in plan.steps],
         "last": plan.last.name,
+        "model": {
+            "preset": recipe.model.preset,
+            "hugging_face_id": recipe.model.hugging_face_id,
+            "revision": recipe.model.revision,
+            "image": recipe.model.weights_image,
+        },
+        "training_steps": recipe.training.max_steps if recipe.training.max_steps > 0 else None,
         "machine": found.to_json(),
         "attempts": [asdict(attempt) for attempt in plan.node.attempts],
         "images": _images(plan),

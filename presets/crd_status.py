@@ -80,6 +80,14 @@ _PROVISION = _object(
 
 PLAN = _object(
     "What was planned, before anything was spent.",
+    model=_object(
+        "The base model.",
+        preset=_text("Its name."),
+        huggingFaceId=_text("Its name on the hub."),
+        revision=_text("The revision that is taken from there."),
+        image=_text("The image that holds its weights, where one is named."),
+    ),
+    trainingSteps=_integer("Steps of the training, where their number is fixed."),
     machine=_object(
         "The machine: the one that is named, or the cheapest that fits.",
         name=_text("Name of the machine."),

@@ -41,6 +41,24 @@ def unknown_fields(body: Any, kind: str, path: str = "") -> list[str]:
     return unknown + inner
 
 
+def missing_fields(body: Any, kind: str, path: str = "") -> list[str]:
+    """Return the paths of objects that lack a field which Kubernetes' type of that kind requires."""
+    if found := re.fullmatch(r"list\[(.*)\]", kind):
+        return [p for i, item in enumerate(body) for p in missing_fields(item, found[1], f"{path}[{i}]")]
+    model = getattr(client, kind, None)
+    if model is None or not hasattr(model, "openapi_types"):
+        return []
+    fields = {json_name: name for name, json_name in model.attribute_map.items()}
+    known = {fields[key]: value for key, value in body.items() if key in fields}
+    lacking = []
+    try:
+        model(**known)
+    except ValueError as error:  # the client's own validation
+        lacking = [f"{path}: {error}"]
+    inner = [p for k, v in known.items() for p in missing_fields(v, model.openapi_types[k], f"{path}.{k}")]
+    return lacking + inner
+
+
 def kind_of(body: dict[str, Any]) -> str:
     """Return the name of the client's type of an object."""
     return f"V1{body['kind']}"

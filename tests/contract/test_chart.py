@@ -1,6 +1,7 @@
 """The chart: Helm's own engine lints and renders it; its outcome is what Kubernetes and our command line take."""
 
 import helm_python
+import jsonschema
 import pytest
 import typer.core
 import typer.main
@@ -8,7 +9,7 @@ import yaml
 
 from controller.main import app
 from presets.crd import crd
-from tests.charts import CHART, kind_of, rendered, unknown_fields
+from tests.charts import CHART, kind_of, missing_fields, rendered, unknown_fields
 
 CASES = {
     "as it comes": {},
@@ -56,6 +57,43 @@ def test_every_object_is_one_that_kubernetes_knows(values):
     for body in rendered(values):
         if body["kind"] not in ("CustomResourceDefinition", "ServiceMonitor"):
             assert unknown_fields(body, kind_of(body), body["kind"]) == []
+            assert missing_fields(body, kind_of(body), body["kind"]) == []
+
+
+def test_an_object_that_lacks_what_kubernetes_requires_is_found():
+    found = missing_fields({"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}}, "V1Deployment")
+    assert [text.partition(":")[0] for text in found] == [".spec", ".spec.template.spec.containers[0]"]
+
+
+# Of monitoring.coreos.com/v1 (prometheus-operator, Documentation/api-reference/api.md), what a ServiceMonitor may hold.
+SERVICE_MONITOR = {
+    "type": "object", "required": ["apiVersion", "kind", "metadata", "spec"],
+    "properties": {
+        "apiVersion": {"const": "monitoring.coreos.com/v1"},
+        "spec": {
+            "type": "object", "required": ["selector", "endpoints"], "additionalProperties": False,
+            "properties": {
+                "selector": {"type": "object", "required": ["matchLabels"]},
+                "namespaceSelector": {"type": "object"},
+                "endpoints": {"type": "array", "minItems": 1, "items": {
+                    "type": "object", "additionalProperties": False,
+                    "properties": {
+                        "port": {"type": "string"}, "path": {"type": "string"}, "scheme": {"enum": ["http", "https"]},
+                        "interval": {"type": "string", "pattern": r"^([0-9]+(ms|[smhdwy]))+$"},
+                    },
+                }},
+            },
+        },
+    },
+}  # fmt: skip
+
+
+def test_the_service_monitor_is_one_of_prometheus_operator():
+    (body,) = of_kind(rendered({"serviceMonitor": {"enabled": True}}), "ServiceMonitor")
+    jsonschema.Draft202012Validator(SERVICE_MONITOR).validate(body)
+    (service,) = of_kind(rendered(), "Service")
+    assert body["spec"]["endpoints"][0]["port"] in [port["name"] for port in service["spec"]["ports"]]
+    assert body["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
 
 
 def test_a_field_that_kubernetes_does_not_have_is_found():
