@@ -99,6 +99,9 @@ class StandIn:
         self.cluster = cluster
         self.fault: Callable[[dict[str, Any]], str] = lambda claim: ""
         self.launched: list[str] = []  # instance types of machines that were started, in order
+        self.beside: list[int] = []  # how many other claims were there at each of these starts
+        self.ends_after_seconds = 0.0  # a node is drained, and its machine ends
+        self._leaving: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -122,7 +125,9 @@ class StandIn:
         name = claim["metadata"]["name"]
         path = f"{provision_karpenter.CLAIMS}/{name}"
         if claim["metadata"].get("deletionTimestamp"):
-            self._gone(claim)
+            since = self._leaving.setdefault(claim["metadata"]["uid"], time.monotonic())
+            if time.monotonic() - since >= self.ends_after_seconds:
+                self._gone(claim)
             return
         if self.FINALIZER not in claim["metadata"].get("finalizers", ()):
             self.cluster.patch(path, {"metadata": {"finalizers": [self.FINALIZER]}})
@@ -142,6 +147,7 @@ class StandIn:
         elif fault == "deleted":
             self.cluster.delete(path)
         elif not (claim.get("status") or {}).get("nodeName"):
+            self.beside.append(len(self.cluster.list(provision_karpenter.CLAIMS)) - 1)
             self.launched.append(claim["spec"]["requirements"][1]["values"][0])
             self._node(name, claim["metadata"]["labels"], "0" if fault == "no GPU plugin" else "1")
             done = {stage: ("True", stage, "") for stage in ("Launched", "Registered", "Initialized", "Ready")}

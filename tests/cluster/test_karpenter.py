@@ -89,11 +89,23 @@ def test_the_next_machine_is_tried_and_the_refusals_are_told(cluster, karpenter,
     assert left_behind(cluster) == []
 
 
+def test_another_machine_is_started_when_the_last_has_gone(cluster, karpenter, tmp_path):
+    karpenter.ends_after_seconds = 1.5
+    karpenter.fault = lambda claim: "quota" if "A100" in str(claim["spec"]) else ""
+    provisioned(tmp_path, replace(WANTED, attempts=(A100, H100)))
+    (tmp_path / "second").mkdir()
+    karpenter.fault = lambda claim: ""
+    provisioned(tmp_path / "second", run="tune-r2")
+    assert karpenter.launched == [H100.instance_type, A100.instance_type]
+    assert karpenter.beside == [0, 0]
+    released(cluster, run="tune-r2")
+    assert left_behind(cluster) == []
+
+
 def test_two_runs_of_a_workspace_never_hold_two_nodes(cluster, karpenter, tmp_path):
     for run in ("tune-r1", "tune-r2"):
         (tmp_path / run).mkdir()
         provisioned(tmp_path / run, run=run)
-    time.sleep(0.3)
     assert {c["metadata"]["labels"][RUN_LABEL] for c in cluster.list(CLAIMS)} == {"tune-r2"}
     released(cluster, run="tune-r2")
     assert left_behind(cluster) == []
