@@ -25,6 +25,7 @@ from steps.contract import MANAGED_BY, timestamp
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/workspaces.kaito.sh"
 MANAGED = f"{PREFIX}managed"
 CONFLICT, CONFLICT_SECONDS = 409, 0.1
+REFUSED = (400, 403, 413, 422)  # by admission, a quota, rights: another try may be refused too
 GATHER_SECONDS = 0.1  # Argo writes in bursts
 
 
@@ -170,12 +171,12 @@ class Operator:
         return min(waits) if waits else None
 
     async def _perform(self, subject: Subject, action: Action) -> KaiflowError | None:
-        """Do one action; a Workflow that cannot be built is told, and keeps the status from nothing."""
+        """Do one action; what cannot be built, or is refused, is told, and keeps the status from nothing."""
         try:
             await self._performer.perform(subject, action)
-        except ApiError:
-            raise
         except KaiflowError as error:
+            if isinstance(error, ApiError) and error.status not in REFUSED:
+                raise
             await self._performer.perform(subject, Tell(Told("ReconcileFailed", f"{error.reason}: {error}")))
             return error
         return None
@@ -202,7 +203,10 @@ def _workspace(body: Object) -> Object:
 
 def _cron(body: Object) -> Object:
     kept = ("name", "namespace", "uid", "resourceVersion", "labels")
-    return {"metadata": {key: value for key, value in body["metadata"].items() if key in kept}}
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    refused = [{"message": c.get("message", "")} for c in conditions if c.get("type") == "SpecError"]
+    metadata = {key: value for key, value in body["metadata"].items() if key in kept}
+    return {"metadata": metadata, **({"refused": refused[-1]} if refused else {})}
 
 
 def _matters(before: Object, after: Object) -> bool:

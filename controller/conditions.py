@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from controller.diagnosis import diagnose
 from controller.failure import Failure, explain
-from controller.observed_steps import StepStatus
-from controller.run_failure import FAILED
+from controller.observed_steps import FAILED, StepStatus
 
 State = Literal["Pending", "Running", "Succeeded", "Ready", "Failed"]
 Condition = tuple[str, str, str, str]  # type, status, reason, message

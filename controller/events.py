@@ -26,6 +26,7 @@ KINDS: Mapping[str, Literal["Normal", "Warning"]] = {
     "Serving": "Normal",
     "ScheduleSet": "Normal",
     "ScheduleRemoved": "Normal",
+    "ScheduleRefused": "Warning",
     "ArgoMissing": "Warning",
     "NodesMayRemain": "Warning",
     "ReconcileFailed": "Warning",

@@ -9,8 +9,8 @@ from typing import Any
 from controller.attempts import provision_status
 from controller.conditions import State, of_run, stamped
 from controller.cost import cost
-from controller.observed_steps import StepStatus, output, read_steps
-from controller.run_failure import FAILED, find_failure
+from controller.observed_steps import FAILED, StepStatus, output, read_steps
+from controller.run_failure import find_failure
 from controller.runs import number, with_run
 from steps.contract import PROVISIONER_LABEL
 

@@ -4,6 +4,7 @@ Nodes are found by the id that Argo derives of their names (never by display nam
 Retry node says Running while its newest attempt waits for a node: the attempt is shown. Hooks are no attempts.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,11 @@ from typing import Any
 from pipelines.nodes import Node, node_id
 
 STEP_ORDER = ("fetch", "provision", "weights", "tune", "push", "deploy", "release")
-_ENDED = ("Succeeded", "Failed", "Error")
+FAILED = ("Failed", "Error")
+STOPPED = re.compile(
+    "[Ss]topped with strategy|[Ss]hutdown with strategy|[Tt]erminate"
+)  # by a person, whatever it was at
+_ENDED = ("Succeeded", *FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ def _step(name: str, key: str, nodes: Mapping[str, Node], *, ended: bool) -> Ste
     if attempts:
         newest = attempts[-1]
         progress = newest.get("progress", progress)
+        if phase in FAILED and not STOPPED.search(message):  # Argo says of the Retry node that it is not tried again
+            message = newest.get("message") or message
         if phase == "Running":  # a Retry node says Running while its newest attempt waits for a node
             phase = newest.get("phase", phase) if newest.get("phase") == "Pending" else phase
             message = message or newest.get("message", "")

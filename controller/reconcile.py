@@ -200,7 +200,8 @@ def started(workspace: Object) -> str:
 def revision_number(workspace: Object, revision: str) -> int:
     """Return the number of a revision: that of an earlier run of it, else the next (as KAITO counts)."""
     annotations = workspace["metadata"].get("annotations") or {}
-    newest = int(annotations.get(REVISION) or 0)
+    said = annotations.get(REVISION) or ""
+    newest = int(said) if said.isascii() and said.isdecimal() else 0  # whoever else writes it
     runs = (workspace.get("status") or {}).get("runs") or ()
     earlier = list(dict.fromkeys(run["revision"] for run in runs if run.get("revision")))
     if started(workspace) == revision:
@@ -216,6 +217,8 @@ def _schedule(seen: Observed, intent: Intent) -> Iterator[Action]:
         if (labels.get(REVISION_LABEL), labels.get(OFFER_LABEL)) != (intent.revision, seen.offered):
             yield ApplyCron()
             yield Tell(Told("ScheduleSet", f"The schedule runs revision {intent.revision}."))
+        elif seen.cron and seen.cron.get("refused"):
+            yield Tell(Told("ScheduleRefused", f"Argo does not run the schedule: {seen.cron['refused']['message']}"))
     elif seen.cron is not None:
         yield DeleteCron(seen.cron["metadata"]["name"])
         yield Tell(Told("ScheduleRemoved", "The Workspace has no schedule any more."))

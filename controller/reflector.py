@@ -19,6 +19,7 @@ Key = tuple[str, str]  # namespace, name
 
 PAGE = 50  # Workflows are large, and what a page takes for a moment is never given back
 SILENCE_SECONDS = 75.0  # a bookmark comes every minute
+GONE_KEPT = 1000
 GONE_SECONDS = 60.0  # a kind that is not known for so long is gone; shorter, its CRD is being made anew
 WATCH_SECONDS = (240, 360)
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 30.0
@@ -51,6 +52,7 @@ class Reflector:
         self.synced = asyncio.Event()
         self.known = True  # whether the server has the kind
         self.relists = 0
+        self._gone: dict[str, None] = {}  # uids of what went last, in that order
         self._written: set[Key] = set()  # by us, since the last list began
         self.heard_at = time.monotonic()
 
@@ -79,6 +81,8 @@ class Reflector:
     def remember(self, body: Object, *, quiet: bool = False) -> None:
         """Keep an object that a write has returned, unless a newer one has been seen; ``quiet``: it is no news."""
         known = self.objects.get(key_of(body))
+        if body["metadata"].get("uid") in self._gone:
+            return  # meanwhile it has: the watch was faster
         if known is None or _version(known) < _version(body):
             self._put(body, quiet=quiet)
             self._written.add(key_of(body))
@@ -124,14 +128,21 @@ class Reflector:
                 raise ApiError(int(body.get("code") or 0), f"WATCH {self._path}", str(body.get("message", "")))
             self._version = body["metadata"]["resourceVersion"]
             if told["type"] == "DELETED":
-                self._on_change(self.objects.pop(key_of(body), None), None)
+                self._forget(body)
             elif told["type"] != "BOOKMARK":
                 self._put(body)
+
+    def _forget(self, body: Object) -> None:
+        """Drop what the watch says is gone, and note it: an answer of before may be on its way."""
+        self._gone[body["metadata"].get("uid", "")] = None
+        while len(self._gone) > GONE_KEPT:
+            del self._gone[next(iter(self._gone))]
+        self._on_change(self.objects.pop(key_of(body), None), None)
 
     def _put(self, body: Object, *, quiet: bool = False) -> None:
         key = key_of(body)
         before = self.objects.get(key)
-        if before is not None and before["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]:
+        if before is not None and _version(before) >= _version(body):  # a write's answer was faster than the watch
             return
         self.objects[key] = self._prune(body)
         if not quiet:

@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controller.failure import Failure, explain
-from controller.observed_steps import StepStatus
-
-FAILED = ("Failed", "Error")
+from controller.observed_steps import FAILED, StepStatus
 
 
 def find_failure(workflow: Mapping[str, Any], steps: Sequence[StepStatus]) -> Failure | None:

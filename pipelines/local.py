@@ -8,8 +8,10 @@ expression and backoff, deadlines, the exit handler. What it cannot honour it re
 import concurrent.futures as cf
 import copy
 import json
+import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,7 @@ class LocalEngine:
         strategy = template["retryStrategy"]
         self._book.update(name, type="Retry", phase="Running", templateName=template["name"])
         limit, backoff, attempt = int(strategy.get("limit", sys.maxsize)), strategy.get("backoff") or {}, 0
+        began = time.monotonic()
         while True:
             child = f"{name}({attempt})"
             self._book.add_child(name, child)
@@ -180,7 +183,10 @@ class LocalEngine:
             if node["phase"] == "Succeeded" or attempt >= limit or stop.is_set() or not _retry(strategy, node):
                 break
             pause = seconds(backoff.get("duration"), 0.0) * float(backoff.get("factor") or 1) ** attempt
-            pause = min(pause, seconds(backoff.get("maxDuration"), pause))
+            pause = min(pause, seconds(backoff.get("cap"), pause))
+            over = seconds(backoff.get("maxDuration"), math.inf)  # since the first attempt began
+            if time.monotonic() - began + pause > over:
+                break
             self._book.update(
                 name, message=f"attempt {attempt + 1} failed, next in {pause:g} s: {node.get('message', '')}"
             )

@@ -30,7 +30,13 @@ from steps.docker_config import MOUNTED_CONFIG, PULL_SECRETS
 WORKDIR = "{{workflow.parameters.workdir}}"
 REGISTRY_SECRET_FOLDER = str(MOUNTED_CONFIG.parent)
 PULL_SECRETS_FOLDER = str(PULL_SECRETS)
-RETRY_EXPRESSION = 'lastRetry.status == "Error" || asInt(lastRetry.exitCode) == 75 || asInt(lastRetry.exitCode) > 128'
+# What passes by itself: a fault of Argo's or the node's, 75 (EX_TEMPFAIL), a signal; not the end of the step's own
+# time, whose next try would take as long again, nor of its memory, which would be as small.
+RETRY_EXPRESSION = (
+    '(lastRetry.status == "Error" || asInt(lastRetry.exitCode) == 75 || asInt(lastRetry.exitCode) > 128'
+    ' || lastRetry.message matches "node shutdown|pod deleted|Evicted|Preempt")'
+    ' && !(lastRetry.message matches "DeadlineExceeded|longer than the specified deadline|OOMKilled")'
+)
 DEADLINE_SECONDS: dict[Verb, int] = {  # tune's is the budget's, provision's that of its attempts
     "fetch": 7200, "weights": 7200, "push": 3600, "deploy": 3600, "release": 1800,
 }  # fmt: skip
@@ -72,7 +78,8 @@ def template(plan: Plan, step: PlannedStep) -> Container:
             limit="3",
             retry_policy="Always",
             expression=RETRY_EXPRESSION,
-            backoff=m.Backoff(duration="5s", factor=m.IntOrString(root=2), max_duration="1h"),
+            # No maxDuration: it counts from the first attempt's start, and would end retries of what trains for hours.
+            backoff=m.Backoff(duration="5s", factor=m.IntOrString(root=2), cap="5m"),
         ),
         resources=_resources(plan, step),
         node_selector=_node_selector(plan.node) if step.on_gpu else None,

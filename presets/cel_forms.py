@@ -34,7 +34,7 @@ def same_in_any_case(field: str) -> str:
 
     The field's length must be bounded: an API server refuses the CRD for what an expression could cost at most.
     """
-    return f"self.{field}.matches('(?i)^' + oldSelf.{field} + '$')"
+    return f"(self.{field} == oldSelf.{field} || self.{field}.matches('(?i)^' + oldSelf.{field} + '$'))"
 
 
 def unchanged(at: str, field: str) -> CelRule:
@@ -52,13 +52,14 @@ def exactly_one(at: str, *fields: str) -> CelRule:
     return CelRule(at, f"{' + '.join(terms)} == 1", "", f"Exactly one of {', '.join(fields)} must be given.")
 
 
+MACHINE = "^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # nothing of it means anything in a pattern, but the dot
 OBJECT_NAME = "^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 # Loose: what it lets pass and the grammar does not, the controller refuses.
-IMAGE = "^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9._/-]+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$"
+IMAGE = "^(([A-Za-z0-9.-]+|[[][a-fA-F0-9:]+[]])(:[0-9]+)?/)?[a-z0-9._/-]+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$"
 ANY_IMAGE = IMAGE[:-1] + "(@[A-Za-z0-9_+.-]+:[0-9a-fA-F]{32,})?$"
 # Without a pattern: long URLs, and many of them, would make one dear.
 A_URL = " || ".join(f"u.startsWith('{scheme}://')" for scheme in URL_SCHEMES)
-CRON = "^ *(@[a-z]+( +[0-9.hms]+)?|[^ ]+( +[^ ]+){4}) *$"
+CRON = "^[ \\t]*(@[a-z]+([ \\t]+[0-9.hms]+)?|[^ \\t]+([ \\t]+[^ \\t]+){4})[ \\t]*$"
 # presets.names, behind the colon of a tag
 RESERVED = ":(kaiflow-(dataset|weights|run|partial|report|image)-[^/]+|kaiflow-prune|sha256-[0-9a-f]{64})$"
 

@@ -11,6 +11,7 @@ from presets.cel_forms import (
     ANY_IMAGE,
     CRON,
     IMAGE,
+    MACHINE,
     OBJECT_NAME,
     RESERVED,
     CelRule,
@@ -60,6 +61,12 @@ RULES: tuple[CelRule, ...] = (
     unchanged("resource", "count"),
     unchanged("resource", "labelSelector"),
     unchanged("resource", "partition"),
+    CelRule(
+        "resource",
+        f"!has(self.instanceType) || self.instanceType == '' || self.instanceType.matches('{MACHINE}')",
+        "instanceType",
+        "This is no name of a machine: letters, digits, dots, dashes and underscores.",
+    ),
     CelRule(
         "resource",
         "!has(oldSelf.instanceType) || oldSelf.instanceType == ''"  # where none was named, one may be

@@ -24,7 +24,7 @@ _CRON_RANGES = (
     ("hour", 0, 23),
     ("day of month", 1, 31),
     ("month", 1, 12),
-    ("day of week", 0, 7),
+    ("day of week", 0, 6),  # robfig/cron knows no 7
 )
 _CRON_NAMES = {
     3: ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"),
@@ -56,6 +56,11 @@ def is_dns_label(name: str) -> bool:
 def is_dns_subdomain(name: str) -> bool:
     """RFC 1123 subdomain: dot-separated labels, 253 characters at most."""
     return len(name) <= 253 and all(is_dns_label(part) for part in name.split("."))
+
+
+def is_machine(name: str) -> bool:
+    """Whether this can be the name of a machine type, of whatever cloud."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None
 
 
 def placeholders(text: str) -> list[str]:
@@ -93,7 +98,7 @@ def cron_problem(expression: str) -> str | None:
         return None
     if expression.startswith("@every "):
         valid = re.fullmatch(r"@every (\d+(\.\d+)?(h|m|s))+", expression)
-        return None if valid else "@every needs a duration such as 12h"
+        return None if valid and re.search("[1-9]", expression) else "@every needs a duration such as 12h"
     fields = expression.split()
     if len(fields) != len(_CRON_RANGES):
         return f"it has {len(fields)} fields, not five (minute hour day-of-month month day-of-week)"

@@ -22,7 +22,7 @@ from presets.field_rules import (
     placeholder,
 )
 from presets.gpus import find_sku, skus
-from presets.names import cron_problem, is_dns_label, placeholders
+from presets.names import cron_problem, is_dns_label, is_machine, placeholders
 from presets.rules_inference import check_inference
 from presets.rules_output import check_output
 from presets.workspace import DataSource, Preset, Tuning, Workspace
@@ -160,6 +160,11 @@ def _resource_of_tuning(workspace: Workspace) -> Errors:
             "Remove partition.",
         )
     named = resource.instance_type
+    if named and not placeholders(named) and not is_machine(named):
+        yield FieldError(
+            "resource.instanceType", "InvalidName", f"{named!r} is no name of a machine.",
+            "Use letters, digits, dots, dashes and underscores, such as Standard_NC24ads_A100_v4.",
+        )  # fmt: skip
     if named is not None and placeholders(named) and find_sku(named, skus()) is None:
         yield placeholder("resource.instanceType", named, "the SKU of your GPU machine")
 

@@ -38,6 +38,8 @@ REFUSED = [
     ({"tuning": ...}, "tuning"),
     ({"inference": {"preset": {"name": "phi-3-mini-128k-instruct"}}}, "inference"),
     ({"resource.count": 2}, "resource.count"),
+    ({"resource.instanceType": "a("}, "resource.instanceType"),
+    ({"resource.instanceType": "g5+"}, "resource.instanceType"),
     ({"resource.partition": {"mode": "mig"}}, "resource.partition"),
     (
         {"resource.labelSelector.matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["b"]}]},
@@ -125,6 +127,9 @@ ACCEPTED = [
     {"tuning.input": {"urls": ["hf://datasets/a/b/c.parquet", "s3://bucket/x.jsonl#sha256=" + "0" * 64]}},
     {"tuning.schedule": {"cron": "*/5 0-23/2 1,15 JAN-DEC MON-FRI", "timezone": "America/Argentina/Buenos_Aires"}},
     {"tuning.schedule": {"cron": "@every 12h"}},
+    {"tuning.schedule": {"cron": "0\t3 * * 0"}},
+    {"tuning.input": {"image": "[fd00::1]:5000/data:1"}},
+    {"resource.instanceType": "p4d.24xlarge"},
     {"tuning.schedule": {"cron": "@daily", "timezone": "Etc/GMT+5"}},
 ]
 SERVED = [

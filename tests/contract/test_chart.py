@@ -186,3 +186,31 @@ def test_pods_are_restricted(values):
 def test_one_namespace_needs_no_rights_beyond_it_but_for_nodes_and_the_crd():
     bodies = rendered(CASES["one namespace"])
     assert {b["metadata"]["name"] for b in of_kind(bodies, "ClusterRole")} == {"kaiflow-nodes", "kaiflow-crd"}
+
+
+ODD = ("x: y", "x:", "x #y", "true", "1", "a\nb", 'say "x"', "{{ nothing }}", "")
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_odd_values_come_out_as_they_went_in(text):
+    values = {
+        "steps": {"environment": {"A": text}}, "nodes": {"zones": [text or "1"]}, "images": {"pullSecrets": ["1"]},
+        "controller": {"priorityClassName": "yes", "podLabels": {
+            "team": "1", "app.kubernetes.io/component": "other", "app.kubernetes.io/name": "other"}},
+        "namespaces": ["123", "true"],
+    }  # fmt: skip
+    bodies = rendered(values)
+    (deployment,) = of_kind(bodies, "Deployment")
+    template = deployment["spec"]["template"]
+    arguments = template["spec"]["containers"][0]["args"]
+    assert f"--environment=A={text}" in arguments
+    assert f"--zone={text or '1'}" in arguments
+    assert all(isinstance(argument, str) for argument in arguments)
+    assert template["spec"]["imagePullSecrets"] == [{"name": "1"}]
+    assert template["spec"]["priorityClassName"] == "yes"
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert template["metadata"]["labels"]["team"] == "1"
+    assert {b["metadata"].get("namespace", "") for b in bodies} >= {"123", "true"}
+    for body in bodies:
+        if body["kind"] not in ("CustomResourceDefinition", "ServiceMonitor"):
+            assert unknown_fields(body, kind_of(body), body["kind"]) == []

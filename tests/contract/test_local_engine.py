@@ -136,6 +136,20 @@ def test_an_attempt_is_repeated_when_the_expression_says_so(run, tmp_path, codes
     assert node(status, f"a({attempts - 1})")["outputs"]["exitCode"] == str(codes[-1])
 
 
+@pytest.mark.parametrize(
+    ("backoff", "attempts"),
+    [
+        ({"duration": "100s", "cap": "10ms"}, 4),
+        ({"duration": "10ms", "maxDuration": "1h"}, 4),
+        ({"duration": "2s", "maxDuration": "1s"}, 1),  # since the first attempt began, as Argo counts
+    ],
+)
+def test_pauses_are_capped_and_retries_end_in_time(run, tmp_path, backoff, attempts):
+    template = container(counting(tmp_path, [75] * 4), retryStrategy={**RETRY, "backoff": backoff})
+    status = run(workflow([{"name": "a", "template": "a"}], {"a": template}))
+    assert len(node(status, "a")["children"]) == attempts
+
+
 def test_what_a_failed_step_says_is_in_the_nodes_message(run):
     code = """
 import os, sys

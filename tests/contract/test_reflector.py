@@ -155,3 +155,28 @@ def test_a_kind_that_the_server_does_not_know_is_empty_and_known_to_be_so():
 
     found, told = asyncio.run(watched(Without([]), 0.2))
     assert (found.known, found.synced.is_set(), told) == (False, True, [])
+
+
+def copy_of():
+    return Reflector(None, PATH, lambda o: o, lambda old, new: None)  # type: ignore[arg-type]
+
+
+def test_an_answer_that_comes_after_the_end_revives_nothing():
+    """The PATCH that removes a finalizer, and the event that the object is gone, come on two connections."""
+    found = copy_of()
+    living = body("a", 4)
+    living["metadata"]["uid"] = "u-1"
+    found._put(living)
+    found._forget({"metadata": {**living["metadata"], "resourceVersion": "6"}})
+    found.remember({"metadata": {**living["metadata"], "resourceVersion": "5"}})
+    assert found.objects == {}
+    again = {"metadata": {**living["metadata"], "uid": "u-2", "resourceVersion": "9"}}
+    found.remember(again)  # another of its name
+    assert list(found.objects.values()) == [again]
+
+
+def test_an_event_of_before_a_write_does_not_turn_the_copy_back():
+    found = copy_of()
+    for version in (3, 5, 4):
+        found._put(body("a", version))
+    assert [o["metadata"]["resourceVersion"] for o in found.objects.values()] == ["5"]

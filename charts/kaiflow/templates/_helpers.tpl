@@ -8,13 +8,13 @@
 
 {{- define "kaiflow.selector" -}}
 app.kubernetes.io/name: {{ include "kaiflow.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: controller
 {{- end }}
 
 {{- define "kaiflow.labels" -}}
 app.kubernetes.io/name: {{ include "kaiflow.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: kaiflow
 app.kubernetes.io/managed-by: {{ .Release.Service }}

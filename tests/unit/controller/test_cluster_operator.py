@@ -1,10 +1,12 @@
 """Whose Workspaces are taken."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from controller import reconcile
 from controller.cluster_operator import Operator, Settings, is_of_another
 from controller.kube_api import ApiError
 from controller.operator_metrics import OperatorMetrics
@@ -43,3 +45,28 @@ async def shares(status):
 
     answers: Any = Answers()
     return await Operator(answers, Settings(Placement()), OperatorMetrics())._shares_with_kaito()
+
+
+class Refusing:
+    """Performs everything but one kind of action, which the API server refuses."""
+
+    def __init__(self, refused, status):
+        self.refused, self.status, self.did = refused, status, []
+
+    async def perform(self, subject, action):
+        self.did.append(action)
+        if isinstance(action, self.refused):
+            raise ApiError(self.status, "POST workflows", "admission webhook denied the request")
+
+
+@pytest.mark.parametrize(("status", "told"), [(403, True), (422, True), (500, False)])
+def test_a_workflow_that_the_api_server_refuses_is_told_and_the_status_written(status, told):
+    operator = Operator(SimpleNamespace(), Settings(Placement()), OperatorMetrics())  # type: ignore[arg-type]
+    operator._performer = performer = Refusing(reconcile.CreateRun, status)  # type: ignore[assignment]
+    body = {"metadata": {"namespace": "n", "name": "w", "generation": 1, "annotations": {}}}
+    actions = [reconcile.CreateRun(), reconcile.WriteStatus({"state": "Pending"})]
+    seen = SimpleNamespace(workspace=body, workflows=[], intent=None)
+    with pytest.raises(ApiError):
+        asyncio.run(operator._do(("n", "w"), seen, None, actions))  # type: ignore[arg-type]
+    kinds = [type(action).__name__ for action in performer.did]
+    assert kinds == (["CreateRun", "Tell", "WriteStatus"] if told else ["CreateRun"])

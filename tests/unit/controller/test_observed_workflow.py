@@ -88,3 +88,31 @@ def test_a_task_that_was_never_reached_is_omitted_once_the_run_has_ended():
 def test_a_step_whose_outputs_have_not_arrived_still_runs():
     done = node("wf.tune", type="Pod", phase="Succeeded", taskResultSynced=False)
     assert read_steps(pruned(workflow(done)))[0].phase == "Running"
+
+
+SAID = "main: Error (exit code 65): AuditFailed: 3 rows are bad. Fix: Mend them."
+
+
+@pytest.mark.parametrize(
+    "argo", ["retryStrategy.expression evaluated to false", "No more retries left", "Max duration limit exceeded", ""]
+)
+def test_a_step_that_is_not_tried_again_says_what_its_last_attempt_said(argo):
+    """Argo writes of the Retry node why it gives up (``processNodeRetries``); why the step failed, its child says."""
+    nodes = {
+        **node("wf.tune", type="Retry", phase="Failed", message=argo, children=[node_id("wf", "wf.tune(0)")]),
+        **node("wf.tune(0)", type="Pod", phase="Failed", message=SAID, nodeFlag={"retried": True}),
+    }
+    tune = next(step for step in read_steps(workflow(nodes, phase="Failed")) if step.name == "tune")
+    assert tune.message == SAID
+
+
+def test_a_step_that_a_person_has_stopped_says_so():
+    stopped = "Stopped with strategy 'Stop'"
+    nodes = {
+        **node("wf.tune", type="Retry", phase="Failed", message=stopped, children=[node_id("wf", "wf.tune(0)")]),
+        **node(
+            "wf.tune(0)", type="Pod", phase="Failed", message="main: Error (exit code 143)", nodeFlag={"retried": True}
+        ),
+    }
+    tune = next(step for step in read_steps(workflow(nodes, phase="Failed")) if step.name == "tune")
+    assert tune.message == stopped

@@ -192,3 +192,17 @@ def test_a_status_that_is_true_is_not_written_again():
     (written,) = [a for a in reconcile(observed, NOW) if isinstance(a, r.WriteStatus)]
     again = seen(workspace("aaaa", status=dict(written.status)), workflows=(run(tasks=()),))
     assert reconcile(again, LATER) == []
+
+
+def test_a_revision_that_somebody_else_has_written_is_none():
+    body = workspace()
+    body["metadata"]["annotations"] = {r.REVISION: "r1"}
+    assert r.revision_number(body, "0123456789") == 1
+
+
+def test_a_schedule_that_argo_refuses_is_told():
+    body = workspace("aaaa")
+    refused = {**cron(), "refused": {"message": "cron schedule is malformed"}}
+    observed = seen(body, intent=SCHEDULED, workflows=(run(),), cron=refused)
+    assert "ScheduleRefused" in told(observed)
+    assert "ScheduleRefused" not in told(seen(body, intent=SCHEDULED, workflows=(run(),), cron=cron()))

@@ -58,7 +58,23 @@ def test_when(condition, holds):
     ],
 )
 def test_only_passing_faults_and_signals_are_retried(phase, code, again):
-    names = {"lastRetry.status": phase, "lastRetry.exitCode": code}
+    names = {"lastRetry.status": phase, "lastRetry.exitCode": code, "lastRetry.message": ""}
+    assert evaluate(RETRY_EXPRESSION, names) is again
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "again"),
+    [
+        ("Pod was active on the node longer than the specified deadline", "143", False),
+        ("DeadlineExceeded: Pod was active on the node", "137", False),
+        ("OOMKilled (exit code 137)", "137", False),
+        ("main: Error (exit code 137)", "137", True),
+        ("imminent node shutdown", "1", True),
+        ("Evicted: The node was low on resource: memory.", "-1", True),
+    ],
+)
+def test_the_end_of_a_steps_own_time_or_memory_is_final_and_a_lost_node_is_not(message, code, again):
+    names = {"lastRetry.status": "Failed", "lastRetry.exitCode": code, "lastRetry.message": message}
     assert evaluate(RETRY_EXPRESSION, names) is again
 
 

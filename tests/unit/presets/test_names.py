@@ -72,7 +72,20 @@ def test_cron_that_argo_takes(cron):
 
 
 @pytest.mark.parametrize(
-    "cron", ["", "* * * *", "60 * * * *", "* * 0 * *", "a * * * *", "*/0 * * * *", "5-1 * * * *", "@often", "@every x"]
+    "cron",
+    [
+        "",
+        "* * * *",
+        "60 * * * *",
+        "* * 0 * *",
+        "a * * * *",
+        "*/0 * * * *",
+        "5-1 * * * *",
+        "@often",
+        "@every x",
+        "0 3 * * 7",
+        "@every 0s",
+    ],
 )
 def test_cron_that_argo_refuses(cron):
     assert cron_problem(cron)
