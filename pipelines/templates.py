@@ -22,6 +22,7 @@ from hera.workflows import models as m
 from pipelines.plan import Plan, PlannedStep, node_labels, request_json, user_volumes
 from pipelines.volumes import INPUT_VOLUME, MOUNTS, OUTPUT_VOLUME, WEIGHTS_VOLUME
 from presets.node_request import NodeRequest
+from presets.provisioners import END_SECONDS
 from presets.serving_place import GPU_TOLERATIONS
 from presets.workspace import QUEUE_LABEL
 from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, RUN_LABEL, WORKSPACE_LABEL, Verb
@@ -40,7 +41,7 @@ RETRY_EXPRESSION = (
 DEADLINE_SECONDS: dict[Verb, int] = {  # tune's is the budget's, provision's that of its attempts
     "fetch": 7200, "weights": 7200, "push": 3600, "deploy": 3600, "release": 1800,
 }  # fmt: skip
-PROVISION_SECONDS = 900  # beside the waits of its attempts: what has failed is removed first
+PROVISION_SECONDS = 900  # beside its attempts: what earlier runs have left is removed first
 GRACE_SECONDS: dict[Verb, int] = {"tune": 120}
 DEFAULT_GRACE_SECONDS = 30
 STORE_STEPS: tuple[Verb, ...] = ("fetch", "weights", "tune", "push", "deploy")  # the others see no registry
@@ -108,7 +109,7 @@ def template(plan: Plan, step: PlannedStep) -> Container:
 
 def _deadline_seconds(plan: Plan, step: PlannedStep) -> int:
     if step.verb == "provision":
-        return PROVISION_SECONDS + len(plan.node.attempts) * plan.node.placement.wait_seconds
+        return PROVISION_SECONDS + len(plan.node.attempts) * (plan.node.placement.wait_seconds + END_SECONDS)
     return DEADLINE_SECONDS.get(step.verb, plan.recipe.budget.deadline_seconds)
 
 

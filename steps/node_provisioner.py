@@ -8,6 +8,7 @@ from typing import Protocol
 
 from presets.errors import KaiflowError
 from presets.node_request import NodeAttempt, NodeRequest
+from presets.provisioners import END_SECONDS
 from steps import logs
 from steps.cluster import Cluster
 from steps.node_claims import Standing, too_late
@@ -15,7 +16,6 @@ from steps.node_refusals import Refusal
 
 Tell = Callable[[str], None]  # takes how far a node is, when that changes
 POLL_SECONDS = 3.0
-GONE_SECONDS = 300  # how long the end of a machine is waited for; its finalizer goes on without us
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def given_back(maker: "Provisioner", names: Iterable[str], tell: Tell) -> Kaiflo
 
 def until_gone(maker: "Provisioner", names: Collection[str], labels: Mapping[str, str], clock: Clock) -> list[str]:
     """Wait until nodes that were given back are no more; return those that are on their way out all the same."""
-    until = clock.now() + GONE_SECONDS
+    until = clock.now() + END_SECONDS
     while (left := [n.name for n in maker.own(labels) if n.name in names]) and clock.now() < until:
         clock.sleep(POLL_SECONDS)
     return left

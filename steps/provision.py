@@ -4,8 +4,7 @@ On one's own machine the node is that machine.
 """
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def take_one(
     run, workspace = request.inputs["run"], request.workspace
     labels = own_labels(run, workspace)
     refusals = _earlier(work)
-    begin = max(len(refusals), _under_way(maker, name_prefix(run, workspace), labels))
+    begin = max(len(refusals), _under_way(maker, name_prefix(run, workspace), labels, clock))
     for number, attempt in enumerate(wanted.attempts):
         if number < begin:
             continue
@@ -76,15 +75,37 @@ def take_one(
     raise UnavailableError(last.reason, f"{len(refusals)} attempts gave no node. {tried}", fix=last.fix)
 
 
-def _under_way(maker: Provisioner, prefix: str, labels: Mapping[str, str]) -> int:
-    """Return the attempt that a pod before this one was at, by the node that is there; earlier ones are given back."""
-    numbers = {int(ending, 16): node.name for node in maker.own(labels)
-               if not node.leaving and re.fullmatch("[0-9a-f]+", ending := node.name.removeprefix(prefix))}  # fmt: skip
-    begin = max(numbers, default=0)
-    failed = given_back(maker, [name for number, name in numbers.items() if number < begin], lambda _: None)
+def _under_way(maker: Provisioner, prefix: str, labels: Mapping[str, str], clock: Clock) -> int:
+    """Return the attempt that a pod before this one was at, by the node that is there; others are waited out.
+
+    Raises:
+        KaiflowError: another one's machine does not end.
+    """
+    there = {node.name: node.leaving for node in maker.own(labels)}
+    numbers = {name: int(name.removeprefix(prefix), 16) for name, leaving in there.items() if not leaving}
+    begin = max(numbers.values(), default=0)
+    before = [name for name, number in numbers.items() if number < begin]
+    _end(maker, before, [name for name, leaving in there.items() if leaving], labels, clock)
+    return begin
+
+
+def _end(
+    maker: Provisioner, names: Sequence[str], going: Sequence[str], labels: Mapping[str, str], clock: Clock
+) -> None:
+    """Give nodes back, and wait until they, and those that are going already, are no more.
+
+    Raises:
+        TryAgainError: one is still there.
+        KaiflowError: one cannot be given back.
+    """
+    failed = given_back(maker, names, lambda name: logs.event("released", node=name))
     if failed is not None:
         raise failed
-    return begin
+    left = until_gone(maker, [*names, *going], labels, clock)
+    if left:
+        raise TryAgainError(
+            "NodeLeaving", f"{', '.join(left)} is still on its way out.", fix="The step tries again by itself."
+        )
 
 
 def _gone(maker: Provisioner, name: str, labels: Mapping[str, str], clock: Clock) -> bool:
@@ -102,18 +123,9 @@ def give_back_of_earlier_runs(request: Request, maker: Provisioner, cluster: Clu
     prefix = name_prefix(request.inputs["run"], request.workspace)
     labels = workspace_labels(request.workspace)
     others = [node for node in maker.own(labels) if not node.name.startswith(prefix)]
-    going = {node.name for node in others if node.leaving}
     asked = [node for node in others if not node.leaving]
     asked = [n for n in asked if not needed_by_deployment(cluster, request.workspace.namespace, n.labels)]
-    failed = given_back(maker, [node.name for node in asked], lambda name: logs.event("released", node=name))
-    if failed is not None:
-        raise failed
-    left = until_gone(maker, going | {node.name for node in asked}, labels, clock)
-    if left:
-        raise TryAgainError(
-            "NodeLeaving", f"{', '.join(left)} of an earlier run is still on its way out.",
-            fix="The step tries again by itself.",
-        )  # fmt: skip
+    _end(maker, [node.name for node in asked], [node.name for node in others if node.leaving], labels, clock)
 
 
 def _earlier(work: Path) -> list[tuple[NodeAttempt, Refusal]]:

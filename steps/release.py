@@ -36,7 +36,7 @@ def release(request: Request, maker: Provisioner, cluster: Cluster, clock: Clock
         needed = needed_by_deployment(cluster, request.workspace.namespace, node.labels)
         (kept if needed else asked).append(node.name)
     asked += _of_earlier_runs(request, maker, cluster, kept)
-    failed = given_back(maker, asked, given.append)
+    failed = given_back(maker, dict.fromkeys(asked), given.append)  # one may be both
     for name in given:
         logs.event("released", node=name)
     left = until_gone(maker, given, labels, clock)

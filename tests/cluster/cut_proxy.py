@@ -1,8 +1,13 @@
 """A TCP proxy before the API server: connections cut, the server gone for a while.  Faults for tests, nothing else."""
 
+import os
 import socket
 import threading
 from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
 
 
 class CutProxy:
@@ -64,3 +69,14 @@ class CutProxy:
             half.close()
         with self._lock:
             self._open -= {source, sink}
+
+
+def proxied_kubeconfig(folder: Path) -> tuple[CutProxy, Path]:
+    """Return a proxy before the API server of KUBECONFIG, and a kubeconfig that leads through it."""
+    config = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
+    server = urlsplit(config["clusters"][0]["cluster"]["server"])
+    proxy = CutProxy(server.hostname or "127.0.0.1", server.port or 443)
+    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{proxy.port}"
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    return proxy, path

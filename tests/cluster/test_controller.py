@@ -9,18 +9,15 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import urllib3
-import yaml
 
 from controller.intent import HASH, REVISION
 from controller.reconcile import FINALIZER
 from pipelines.nodes import node_id
 from tests.cluster.argo import ARGO, Argo
-from tests.cluster.cut_proxy import CutProxy
+from tests.cluster.cut_proxy import proxied_kubeconfig
 from tests.cluster.operator_process import Controller, until
 
 WORKSPACES = "/apis/kaito.sh/v1beta1"
@@ -263,12 +260,7 @@ def test_where_kaitos_crd_is_only_annotated_workspaces_are_taken(place, tmp_path
 @pytest.fixture
 def proxied(place, tmp_path):
     """A controller whose connections can be cut, and the proxy that cuts them."""
-    config = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
-    server = urlsplit(config["clusters"][0]["cluster"]["server"])
-    proxy = CutProxy(server.hostname or "127.0.0.1", server.port or 443)
-    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{proxy.port}"
-    path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
+    proxy, path = proxied_kubeconfig(tmp_path)
     log, environment = tmp_path / "controller.log", {"KUBECONFIG": str(path)}
     with Controller(place.namespace, log, "--lease-seconds", "15", environment=environment) as found:
         yield found, proxy

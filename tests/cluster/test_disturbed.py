@@ -4,7 +4,6 @@ import base64
 import os
 import subprocess
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -12,7 +11,7 @@ import yaml
 from tests.charts import rendered
 from tests.cluster.argo import argo_crd
 from tests.cluster.conftest import established
-from tests.cluster.cut_proxy import CutProxy
+from tests.cluster.cut_proxy import proxied_kubeconfig
 from tests.cluster.operator_process import Controller, until
 from tests.cluster.test_controller import collected, place, workspace  # noqa: F401  (fixtures)
 from tests.cluster.test_rights import path_of
@@ -26,12 +25,7 @@ def test_what_changed_while_the_servers_memory_was_lost_is_seen_by_a_new_list(co
     restart = os.environ.get("KAIFLOW_TEST_RESTART")
     if not restart:
         pytest.skip("KAIFLOW_TEST_RESTART names no command")
-    config = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
-    server = urlsplit(config["clusters"][0]["cluster"]["server"])
-    proxy = CutProxy(server.hostname or "127.0.0.1", server.port or 443)
-    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{proxy.port}"
-    path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
+    proxy, path = proxied_kubeconfig(tmp_path)
     log, environment = tmp_path / "controller.log", {"KUBECONFIG": str(path)}
     with Controller(place.namespace, log, "--lease-seconds", "120", environment=environment) as controller:
         for name in ("stays", "goes"):
