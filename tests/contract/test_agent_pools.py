@@ -4,6 +4,7 @@ import gc
 import itertools
 import json
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -230,10 +231,17 @@ def test_a_request_that_is_refused_is_classified(arm, maker, what):
 
 
 def test_too_many_requests_are_sent_again_when_the_service_says(arm, maker):
-    slow_down = Answer(429, arm_error("TooManyRequests", "throttled"), {"Retry-After": "0"})
-    arm.fault = lambda asked: slow_down if asked.method == "PUT" and asked.number <= 2 else None
+    slow_down = Answer(429, arm_error("TooManyRequests", "throttled"), {"Retry-After": "1"})
+    times = []
+
+    def throttled(asked):
+        times.extend([time.monotonic()] if asked.method == "PUT" else [])
+        return slow_down if asked.method == "PUT" and asked.number <= 2 else None
+
+    arm.fault = throttled
     assert taken(maker())
-    assert [method for method, _ in arm.asked].count("PUT") == 3
+    assert len(times) == 3
+    assert all(later - earlier >= 1 for earlier, later in itertools.pairwise(times))  # not before it says
 
 
 def test_a_service_that_stumbles_is_asked_again(arm, maker):
