@@ -1,7 +1,7 @@
 """``kaiflow plan`` and ``kaiflow render``: the run before it runs, for people and for a cluster."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ from presets.errors import ConfigError
 from presets.gpus import Sku, skus
 from presets.manifest import without_nulls
 from presets.node_request import of_cloud, require_attempts, require_offered
-from presets.recipe import Recipe
+from presets.recipe import Origin, Recipe
 from steps.contract import Verb
 
 
@@ -86,7 +86,14 @@ def plan_status(plan: Plan) -> dict[str, Any]:
         return {"refused": _as_data(error)}
     shown = ("model", "training_steps", "machine", "attempts", "images", "memory_bytes", "step_cut", "estimate")
     found: dict[str, Any] = without_nulls(_camelled({key: told[key] for key in shown if told[key]}))
-    return found
+    return {**found, "values": list(_set_values(plan.recipe))}
+
+
+def _set_values(recipe: Recipe) -> Iterator[str]:
+    """Yield the values that are no defaults, each with who has set it; no addresses, which may hold signatures."""
+    for path, value, origin in recipe.values():
+        if origin != Origin.DEFAULT and path != "data.urls" and value not in (None, (), {}):
+            yield f"{path} = {_shown(value)} ({origin})"
 
 
 def _as_data(error: ConfigError | None) -> dict[str, str] | None:

@@ -144,6 +144,7 @@ PLAN = _object(
         usd=_range("US dollars, where there is a price."),
         assumptions=_list("What is assumed.", {"type": "string"}),
     ),
+    values=_list("What is no default, and who has set it.", {"type": "string"}),
     refused=_object(
         "Why there is no plan.",
         reason=_text("One word."),

@@ -162,3 +162,11 @@ def test_the_plans_figures_are_all_described(kind, name):
 def test_the_command_prints_it():
     printed = CliRunner().invoke(app, ["crds"])
     assert yaml.safe_load(printed.stdout) == json.loads(json.dumps(crd()))
+
+
+def test_the_status_tells_who_has_set_what_and_no_address():
+    example = load_one(ROOT / "examples" / "quickstart.yaml", None, private_hosts_allowed=True)
+    values = plan_status(plan(example.recipe))["values"]
+    assert "training.max_steps = 32 (training config)" in values
+    assert "evaluation.gate = warn (workspace)" in values
+    assert not [value for value in values if "://" in value or "(default)" in value]
