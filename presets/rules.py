@@ -55,6 +55,7 @@ def _all_rules(workspace: Workspace, around: Surroundings) -> Errors:
     yield from _name(workspace)
     yield from _annotations(workspace)
     yield from _either_tuning_or_inference(workspace)
+    yield from _machine(workspace)
     yield from _selector(workspace)
     if workspace.tuning is not None:
         yield from _resource_of_tuning(workspace)
@@ -159,14 +160,19 @@ def _resource_of_tuning(workspace: Workspace) -> Errors:
             "GPU partitions are not supported for tuning.",
             "Remove partition.",
         )
-    named = resource.instance_type
-    if named and not placeholders(named) and not is_machine(named):
+
+
+def _machine(workspace: Workspace) -> Errors:
+    named = workspace.resource.instance_type if workspace.resource else None
+    if not named:
+        return
+    if placeholders(named) and find_sku(named, skus()) is None:
+        yield placeholder("resource.instanceType", named, "the SKU of your GPU machine")
+    elif not is_machine(named):
         yield FieldError(
             "resource.instanceType", "InvalidName", f"{named!r} is no name of a machine.",
             "Use letters, digits, dots, dashes and underscores, such as Standard_NC24ads_A100_v4.",
         )  # fmt: skip
-    if named is not None and placeholders(named) and find_sku(named, skus()) is None:
-        yield placeholder("resource.instanceType", named, "the SKU of your GPU machine")
 
 
 def _tuning(tuning: Tuning, around: Surroundings, *, weights_at_hand: bool) -> Errors:

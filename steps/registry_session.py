@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import oras.provider
 import requests
 
+from presets.errors import KaiflowError
 from steps.docker_config import DockerConfig
 from steps.registry_auth import RegistryAuth
 
@@ -53,7 +54,7 @@ class OrasClient(oras.provider.Registry):  # type: ignore[misc]  # oras-py has n
         json: Any = None,  # noqa: ANN401
         stream: bool = False,
     ) -> requests.Response:
-        """Send a request, signed; a challenge is answered once."""
+        """Send a request, signed; a challenge is answered, and one more: a token may run out as it is fetched."""
         repository, push = self._repository, method in ("POST", "PUT", "PATCH", "DELETE")
         beside = parse_qs(urlsplit(url).query).get("from", [""])[0]  # a mount reads there
         options: dict[str, Any] = {
@@ -66,14 +67,21 @@ class OrasClient(oras.provider.Registry):  # type: ignore[misc]  # oras-py has n
 
         known = self.signing.header(repository, push=push, beside=beside) if self._is_own(url) else {}
         signed = {**(headers or {}), **known}
-        response: requests.Response = self.session.request(method, url, headers=signed, data=body(), **options)
-        challenge = response.headers.get("WWW-Authenticate", "")
-        if response.status_code != 401 or not challenge or not self._is_own(response.url):
-            return response
-        response.close()
-        signed |= self.signing.answer(challenge, repository, push=push, beside=beside)
-        again: requests.Response = self.session.request(method, url, headers=signed, data=body(), **options)
-        return again
+        for last in (False, False, True):
+            response: requests.Response = self.session.request(method, url, headers=signed, data=body(), **options)
+            challenge = response.headers.get("WWW-Authenticate", "")
+            if last or response.status_code != 401 or not challenge or not self._is_own(response.url):
+                return response
+            try:
+                answer = self.signing.answer(challenge, repository, push=push, beside=beside)
+            except KaiflowError:
+                response.close()
+                raise
+            if answer.items() <= signed.items():  # the same password again
+                return response
+            response.close()
+            signed |= answer
+        raise AssertionError("unreachable")
 
     def _is_own(self, url: str) -> bool:
         """Whether the address is the registry's: a redirect or an upload's place may lead elsewhere, unsigned."""
