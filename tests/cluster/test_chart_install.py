@@ -4,6 +4,7 @@ import copy
 import os
 import shutil
 import time
+from types import SimpleNamespace
 
 import helm_python
 import pytest
@@ -31,8 +32,7 @@ def helm(cluster, kinds, tmp_path):
             chart, "kaiflow", {**VALUES, "namespaces": [name], **values}, namespace=name, create_namespace=True
         )
 
-    install.config = config
-    yield install
+    yield SimpleNamespace(install=install, uninstall=config.uninstall)
     config.uninstall("kaiflow", ignore_not_found=True)
     config.close()
     cluster.delete(f"/api/v1/namespaces/{name}")
@@ -54,7 +54,7 @@ def crd_of(cluster):
 @pytest.mark.parametrize("labels", [{}, {OURS: "true"}], ids=["KAITO's", "ours, by kubectl"])
 def test_a_crd_that_is_there_is_left_alone_by_the_release_and_stays_when_it_goes(cluster, helm, crd_of, labels):
     before = copy.deepcopy(crd_of(labels))
-    helm()
+    helm.install()
     after = cluster.get(CRD)
     assert after["spec"] == before["spec"]
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
@@ -65,7 +65,7 @@ def test_a_crd_that_is_there_is_left_alone_by_the_release_and_stays_when_it_goes
 
 
 def test_what_the_release_has_brought_goes_with_it_but_not_the_crd(cluster, helm, crd_of):
-    helm()
-    helm.config.uninstall("kaiflow")
+    helm.install()
+    helm.uninstall("kaiflow")
     assert cluster.get(CRD) is not None
     assert not [d for d in cluster.list("/apis/apps/v1/deployments") if d["metadata"]["name"] == "kaiflow"]
