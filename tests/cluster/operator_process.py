@@ -24,9 +24,12 @@ class Controller:
         *arguments: str,
         environment: dict[str, str] | None = None,
         everywhere: bool = False,
+        first: str = "",
     ) -> None:
+        """``first`` is Python that is run before the controller: to make it impatient, say."""
         self.namespace = namespace
         self.log = log
+        self._how = ["-c", f"{first}\nfrom controller.main import main\nmain()"] if first else ["-m", "controller.main"]
         self._arguments = arguments if everywhere else ("--namespace", namespace, *arguments)
         self._environment = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
@@ -49,7 +52,7 @@ class Controller:
 
     def _spawn(self) -> None:
         command = [
-            sys.executable, "-m", "controller.main", "controller", "--lease-namespace", self.namespace,
+            sys.executable, *self._how, "controller", "--lease-namespace", self.namespace,
              "--port", "0", "--lease-seconds", "5", "--provisioner", "byo", *self._arguments,
         ]  # fmt: skip
         with self.log.open("ab") as log:

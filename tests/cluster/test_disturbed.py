@@ -48,8 +48,11 @@ def test_what_changed_while_the_servers_memory_was_lost_is_seen_by_a_new_list(co
     assert len(place.argo.started) == len(set(place.argo.started)) == 4
 
 
+IMPATIENT = "from controller import reflector as r; r.GONE_SECONDS, r.LONGEST_PAUSE_SECONDS = 5.0, 2.0"
+
+
 def test_a_workspace_goes_though_argos_kinds_are_gone(cluster, place, tmp_path):  # noqa: F811
-    with Controller(place.namespace, tmp_path / "controller.log") as controller:
+    with Controller(place.namespace, tmp_path / "controller.log", first=IMPATIENT) as controller:
         for name in ("goes", "stays"):
             place.apply(workspace(name, schedule={"cron": "0 3 * * 0"}))
             place.wait_state("Ready", name)
@@ -59,7 +62,7 @@ def test_a_workspace_goes_though_argos_kinds_are_gone(cluster, place, tmp_path):
                 until(lambda plural=plural: cluster.get(f"{CRDS}/{plural}.argoproj.io") is None)
             place.delete("goes")
             until(lambda: place.get("goes") is None, 60)
-            until(lambda: "ArgoMissing" in place.events(), 150)  # a kind may be away for a minute
+            until(lambda: "ArgoMissing" in place.events(), 60)
             assert place.status("stays")["state"] == "Ready"  # what cannot be seen now is not therefore gone
             assert controller.process is not None
             assert controller.process.poll() is None
