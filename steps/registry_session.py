@@ -6,6 +6,7 @@ first token for every later request, does not verify what it downloads, and does
 """
 
 from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -25,6 +26,7 @@ class _Session(requests.Session):
     def __init__(self) -> None:
         super().__init__()
         self.auth = lambda request: request
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # as oras-py: none are kept
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Take credentials off what is redirected to another host."""
