@@ -202,7 +202,8 @@ def test_a_plan_names_what_is_finished(tuned):
     assert plan["finished"] == ["fetch", "weights", "tune", "push"]
 
 
-def test_a_port_that_is_taken(tuned, tmp_path):
+@pytest.mark.usefixtures("endpoint")
+def test_a_port_that_is_taken_leaves_the_old_server_as_it_is(tuned):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
