@@ -101,8 +101,9 @@ def schema(version: str) -> Schema:
 
 
 def _validation(rule: CelRule) -> dict[str, str]:
-    named = rule.field and not rule.field.startswith("metadata.")  # which is no part of the schema
-    place = {"fieldPath": f".{rule.field}"} if named else {}
+    if rule.field.startswith("metadata."):  # no part of the schema: an API server takes no path to it, and prints <nil>
+        return {"rule": rule.rule, "message": f"{rule.field}: {rule.message}"}
+    place = {"fieldPath": f".{rule.field}"} if rule.field else {}
     return {"rule": rule.rule, "message": rule.message, **place}
 
 

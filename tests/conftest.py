@@ -72,6 +72,19 @@ def put() -> Callable[[Document, str, Any], Document]:
 
 
 @pytest.fixture
+def edited(workspace: Document, put: Callable[[Document, str, Any], Document]) -> Callable[[Document], Document]:
+    """Return the Workspace with values set (or with ``...`` removed) at dotted paths."""
+
+    def of(edits: Document) -> Document:
+        document = copy.deepcopy(workspace)
+        for path, value in edits.items():
+            put(document, path, value)
+        return document
+
+    return of
+
+
+@pytest.fixture
 def recipe_of() -> Callable[..., Recipe]:
     """Resolve a Workspace document; keywords are sections of the training config."""
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from presets.crd import crd
+from presets.errors import ConfigError
 from steps import node_provisioner, provision_karpenter
 from steps.cluster import Cluster
 from tests.cluster.argo import argo_crd
 
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 GROUP = "karpenter.sh"
-FIRST_WITH_CEL = 25
 ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -46,7 +47,7 @@ def pytest_collection_modifyitems(items):
 
 def established(cluster, body):
     """Apply a CRD, and wait until the server knows its kind."""
-    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{body['metadata']['name']}"
+    path = f"{CRDS}/{body['metadata']['name']}"
     cluster.apply(path, body)
     for _ in range(200):
         conditions = ((cluster.get(path) or {}).get("status") or {}).get("conditions") or ()
@@ -56,13 +57,19 @@ def established(cluster, body):
     raise TimeoutError("the CRD is not established")
 
 
-def minor_version(cluster):
-    """Return 20 for an API server of 1.20."""
-    return int("".join(filter(str.isdecimal, cluster.get("/version")["minor"])))
+def knows_cel(cluster):
+    """Whether the server has rules in CRDs: one before 1.23 does not know the field, and refuses to apply it."""
+    body = crd()
+    try:
+        stored = cluster.apply(f"{CRDS}/{body['metadata']['name']}", body, dry_run=True)
+    except ConfigError as error:
+        assert "x-kubernetes-validations" in error.message, error.message
+        return False
+    return "x-kubernetes-validations" in str(stored)
 
 
 def without_cel(body):
-    """An API server before 1.23 does not know x-kubernetes-validations, and server-side apply says so."""
+    """Return the CRD as a server takes it that has no rules."""
     if isinstance(body, dict):
         return {key: without_cel(value) for key, value in body.items() if key != "x-kubernetes-validations"}
     return [without_cel(value) for value in body] if isinstance(body, list) else body
@@ -81,7 +88,7 @@ def cluster():
 @pytest.fixture(scope="session")
 def kinds(cluster):
     """A cluster that knows Workspaces and Argo's kinds."""
-    own = crd() if minor_version(cluster) >= FIRST_WITH_CEL else without_cel(crd())
+    own = crd() if knows_cel(cluster) else without_cel(crd())
     for body in (own, argo_crd("Workflow"), argo_crd("CronWorkflow")):
         established(cluster, body)
 

@@ -1,18 +1,19 @@
 """The CRD on a real API server: applied, explained, listed; the examples stored as they are."""
 
+import json
 import re
+import time
 
 import pytest
 import yaml
 
-from presets.crd import NAME
+from presets.crd import NAME, schema
 from presets.errors import ConfigError
-from tests.cluster.conftest import FIRST_WITH_CEL, minor_version
+from tests.cluster.conftest import CRDS, knows_cel
 from tests.conftest import ROOT
-from tests.contract.test_cel_rules import REFUSED
+from tests.contract.test_cel_rules import ACCEPTED, ACCEPTED_UPDATES, FORBIDDEN, REFUSED, SERVED, serving
 
 WORKSPACES = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 @pytest.fixture
@@ -57,11 +58,72 @@ def test_a_status_is_written_beside_the_object_and_printed(cluster, workspaces):
         cluster.delete(f"{workspaces}/{name}")
 
 
-@pytest.mark.parametrize(("edits", "field"), REFUSED, ids=[f"{field}-{n}" for n, (_, field) in enumerate(REFUSED)])
-def test_what_the_rules_refuse_the_api_server_refuses(cluster, workspaces, workspace, put, edits, field):
-    if minor_version(cluster) < FIRST_WITH_CEL:
+@pytest.fixture
+def rules(cluster, workspaces):
+    """A server that knows the rules."""
+    if not knows_cel(cluster):
         pytest.skip("the API server does not know x-kubernetes-validations")
-    for path, value in edits.items():
-        put(workspace, path, value)
+    return f"{workspaces}/{{name}}"
+
+
+@pytest.fixture
+def stored(cluster, rules):
+    """Apply an object, and take it away at the end."""
+    names = []
+
+    def apply(body):
+        names.append(body["metadata"]["name"])
+        return cluster.apply(rules.format(name=names[-1]), body)
+
+    yield apply
+    for name in names:
+        cluster.delete(rules.format(name=name))
+
+
+@pytest.mark.parametrize(("edits", "field"), REFUSED, ids=[f"{field}-{n}" for n, (_, field) in enumerate(REFUSED)])
+def test_what_the_rules_refuse_the_api_server_refuses_and_names_the_field(cluster, rules, edited, edits, field):
+    body = edited(edits)
     with pytest.raises(ConfigError, match=re.escape(field)):
-        cluster.apply(f"{workspaces}/{workspace['metadata']['name']}", workspace, dry_run=True)
+        cluster.apply(rules.format(name=body["metadata"]["name"]), body, dry_run=True)
+
+
+@pytest.mark.parametrize("edits", [*ACCEPTED, *(serving(**body) for body in SERVED)], ids=range(len(ACCEPTED + SERVED)))
+def test_what_is_well_formed_the_api_server_takes(cluster, rules, edited, edits):
+    body = edited(edits)
+    assert cluster.apply(rules.format(name=body["metadata"]["name"]), body, dry_run=True)["kind"] == "Workspace"
+
+
+@pytest.mark.parametrize(("before", "after", "field"), FORBIDDEN, ids=[field for *_, field in FORBIDDEN])
+def test_what_may_not_change_the_api_server_refuses_at_the_field(cluster, stored, edited, before, after, field):
+    stored(edited(before))
+    with pytest.raises(ConfigError, match=re.escape(field)):
+        stored(edited(after))
+
+
+@pytest.mark.parametrize(("before", "after"), ACCEPTED_UPDATES)
+def test_what_may_change_the_api_server_takes(cluster, stored, edited, before, after):
+    stored(edited(before))
+    assert stored(edited(after))["metadata"]["generation"] == 2
+
+
+def test_the_api_server_publishes_the_words_that_kubectl_explains(cluster, workspaces):
+    said = cluster.text("/openapi/v2")
+    if not said:
+        pytest.skip("an API server for custom resources alone publishes no schema")
+    for _ in range(100):  # a new CRD is published a little later
+        published = json.loads(cluster.text("/openapi/v2"))["definitions"]
+        if "sh.kaito.v1beta1.Workspace" in published:
+            break
+        time.sleep(0.2)
+    body, described = published["sh.kaito.v1beta1.Workspace"]["properties"], schema("v1beta1")["properties"]
+    for part in ("tuning", "status"):
+        assert descriptions(body[part]) == descriptions(described[part])
+
+
+def descriptions(part):
+    """Return the words of each field below, by its path."""
+    words = {"": part.get("description")}
+    inside = {**part.get("properties", {}), "[]": part.get("items") or {}}
+    for name, field in inside.items():
+        words |= {f"{name}.{path}": said for path, said in descriptions(field).items()}
+    return words

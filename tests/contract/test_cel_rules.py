@@ -4,7 +4,6 @@ Evaluated offline by cel-python, as an API server evaluates ``x-kubernetes-valid
 stands on, where that part is there; rules with ``oldSelf`` at updates alone.
 """
 
-import copy
 import math
 import re
 from typing import Any
@@ -198,17 +197,6 @@ def parsed(document):
 def named(field, fields):
     """Whether the field, or one inside it, is among those that are named."""
     return any(other == field or other.startswith((f"{field}.", f"{field}[")) for other in fields)
-
-
-@pytest.fixture
-def edited(workspace, put):
-    def of(edits):
-        document = copy.deepcopy(workspace)
-        for path, value in edits.items():
-            put(document, path, value)
-        return document
-
-    return of
 
 
 def test_what_breaks_no_rule_is_accepted_by_both(workspace):
