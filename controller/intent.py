@@ -79,6 +79,15 @@ def planned(body: Object, config_map: Object | None, missing_secrets: Iterable[s
     return cluster_plan(resolved(manifest.workspace, maps), placement)
 
 
+def not_served(namespace: str) -> Refusal:
+    """Return why nothing runs in a namespace in which the controller has no rights, and its steps no accounts."""
+    return Refusal(
+        "NamespaceNotServed",
+        f"This kaiflow does not run Workspaces in the namespace {namespace!r}. Add it to `namespaces` of the chart: "
+        "helm upgrade kaiflow … --reuse-values --set 'namespaces={…}', those that are served already named too.",
+    )
+
+
 def without_status(body: Object) -> Object:
     """Return the Workspace as its user wrote it."""
     return {key: value for key, value in body.items() if key != "status"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.attempts import attempts_in
-from controller.intent import Intent, Refusal, config_map_name, intent, offered, secret_names
+from controller.intent import Intent, Refusal, config_map_name, intent, not_served, offered, secret_names
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
 from controller.observed_workflow import pod_of
 from controller.reconcile import FINALIZER, Observed
@@ -20,6 +20,7 @@ from steps.contract import WORKSPACE_LABEL
 FRESH_SECONDS = 30.0  # how old what was asked for one by one (ConfigMaps, Secrets) may be
 LOG_SECONDS = 10.0
 LOG_LINES = {"tune": 20, "provision": 200}  # of the steps whose log is read while they run
+OF_EVERY_NAMESPACE = "kube-root-ca.crt"  # a ConfigMap that Kubernetes itself puts there
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -119,6 +120,9 @@ class Observer:
             return known
         config_name = known.config_name if known is not None else config_map_name(workspace)
         config_map = await self._config_map(key[0], config_name)
+        if isinstance(config_map, Refusal):
+            self.memory[key].wish = refused = Wish(made_of, now, config_name, None, config_map)
+            return refused
         same = known is not None and _version(config_map) == _version(known.config_map)
         if known is not None and same and isinstance(known.intent, Intent):
             known.asked_at = now
@@ -128,13 +132,15 @@ class Observer:
         self.memory[key].wish = found
         return found
 
-    async def _config_map(self, namespace: str, name: str | None) -> Object | None:
+    async def _config_map(self, namespace: str, name: str | None) -> Object | Refusal | None:
+        """Return the ConfigMap that is named; one is asked for in any case, which tells whether we have rights here."""
         try:
-            return await self._api.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}") if name else None
+            found = await self._api.get(f"/api/v1/namespaces/{namespace}/configmaps/{name or OF_EVERY_NAMESPACE}")
         except ApiError as error:
-            if error.status in FORBIDDEN:  # then it is said to be missing: it is, for us
-                return None
+            if error.status in FORBIDDEN:
+                return not_served(namespace)
             raise
+        return found if name else None
 
     async def _missing_secrets(self, namespace: str, workspace: Object) -> list[str]:
         """Return the named Secrets that are not there; their contents are not read."""
