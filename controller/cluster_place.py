@@ -1,9 +1,10 @@
 """The Workspaces of a cluster, as the commands ask for them: over the API server, with the caller's own rights."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from controller.following import last
 from controller.output import write
 from controller.state import WorkspaceNotFoundError
 from presets.errors import ConfigError, UnavailableError, did_you_mean, nearest
@@ -44,11 +45,10 @@ class ClusterPlace:
         placed = {**body, "metadata": {**body["metadata"], "namespace": self.namespace}}
         return self._cluster.apply(path, placed, manager=MANAGER, dry_run=dry_run)
 
-    def workspaces(self, *, everywhere: bool) -> list[Workspace]:
-        """Return the Workspaces, of all namespaces where that is asked for."""
-        return self._cluster.list(
-            f"{API}/workspaces" if everywhere else f"{API}/namespaces/{self.namespace}/workspaces"
-        )
+    def workspaces(self, labels: Mapping[str, str], *, everywhere: bool) -> list[Workspace]:
+        """Return the Workspaces with the labels, of all namespaces where that is asked for."""
+        namespaced = "" if everywhere else f"/namespaces/{self.namespace}"
+        return self._cluster.list(f"{API}{namespaced}/workspaces", labels)
 
     def read(self, name: str) -> Workspace:
         """Return a Workspace.
@@ -58,7 +58,7 @@ class ClusterPlace:
         """
         found = self._cluster.get(self._path(name))
         if found is None:
-            near = nearest(name, [body["metadata"]["name"] for body in self.workspaces(everywhere=False)])
+            near = nearest(name, [body["metadata"]["name"] for body in self.workspaces({}, everywhere=False)])
             fix = f"Did you mean {' or '.join(near)}?" if near else "`kubectl kaiflow get` lists what is there."
             raise WorkspaceNotFoundError(
                 "WorkspaceNotFound", f"There is no Workspace {name!r} in {self.words}.", fix=fix
@@ -71,8 +71,8 @@ class ClusterPlace:
         found = self._cluster.list(f"/api/v1/namespaces/{self.namespace}/events", fields=fields)
         return sorted(found, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
 
-    def logs(self, name: str, step: str | None, *, follow: bool) -> None:
-        """Print the logs of the newest run's pods.
+    def logs(self, name: str, step: str | None, *, follow: bool, tail: int | None) -> None:
+        """Print the logs of the newest run's pods, of each the last ``tail`` lines.
 
         Raises:
             WorkspaceNotFoundError: there is no such Workspace, or no pod of that step.
@@ -84,7 +84,7 @@ class ClusterPlace:
             if not pods and not (follow and _running(workspace)):
                 raise self._no_pod(workspace, step)
             for pod in pods:
-                self._print_new(pod, printed, prefixed=len(pods) > 1)
+                self._print_new(pod, printed, tail, prefixed=len(pods) > 1)
             if not (follow and _running(workspace)):
                 return
             time.sleep(POLL_SECONDS)
@@ -104,13 +104,14 @@ class ClusterPlace:
         what = f"There is no pod of {step or 'any step'} of {workspace['metadata']['name']} now."
         return WorkspaceNotFoundError("StepNotFound", what, fix=fix)
 
-    def _print_new(self, pod: dict[str, Any], printed: dict[str, int], *, prefixed: bool) -> None:
+    def _print_new(self, pod: dict[str, Any], printed: dict[str, int], tail: int | None, *, prefixed: bool) -> None:
         name = pod["metadata"]["name"]
         component = pod["metadata"]["labels"].get(COMPONENT, "")
         container = "server" if component == "server" else "main"
         text = self._cluster.text(f"/api/v1/namespaces/{self.namespace}/pods/{name}/log", {"container": container})
         lines = text.splitlines()
-        for line in lines[printed.get(name, 0) :]:
+        new = lines[printed[name] :] if name in printed else last(lines, tail)
+        for line in new:
             write(f"{component:<10}{line}" if prefixed else line)
         printed[name] = len(lines)
 

@@ -1,4 +1,4 @@
-"""``kaiflow status -w`` and ``kaiflow logs -f``: look again until the run has ended."""
+"""``kaiflow get -w``, ``status -w`` and ``logs -f``: look again, and print what has changed."""
 
 import time
 from collections.abc import Callable
@@ -11,6 +11,24 @@ from controller.workspace_tables import write_status
 from presets.errors import did_you_mean
 
 POLL_SECONDS = 0.5
+
+
+def follow_table(read: Callable[[], list[dict[str, Any]]], lines: Callable[[list[dict[str, Any]]], list[str]]) -> None:
+    """Print the table, then the row of every Workspace that comes or changes, until the user ends it."""
+    seen: dict[tuple[str, str], Any] = {}
+    while True:
+        workspaces = read()
+        headers, *rows = lines(workspaces)
+        if not seen and rows:
+            write(headers)
+        for workspace, row in zip(workspaces, rows, strict=True):
+            metadata = workspace["metadata"]
+            key = (metadata.get("namespace", ""), metadata["name"])
+            now = (metadata.get("generation"), workspace.get("status"))
+            if seen.get(key) != now:
+                seen[key] = now
+                write(row)
+        time.sleep(POLL_SECONDS)
 
 
 def follow_status(read: Callable[[], dict[str, Any]], form: Format, *, watch: bool) -> None:
@@ -32,8 +50,8 @@ def follow_status(read: Callable[[], dict[str, Any]], form: Format, *, watch: bo
         time.sleep(POLL_SECONDS)
 
 
-def follow_logs(folder: StateFolder, step: str | None, *, follow: bool) -> None:
-    """Print the logs; with ``follow`` go on until the run has ended.
+def follow_logs(folder: StateFolder, step: str | None, *, follow: bool, tail: int | None) -> None:
+    """Print the logs, of each the last ``tail`` lines; with ``follow`` go on until the run has ended.
 
     Raises:
         WorkspaceNotFoundError: there is no log of that step.
@@ -41,10 +59,15 @@ def follow_logs(folder: StateFolder, step: str | None, *, follow: bool) -> None:
     printed: dict[Path, int] = {}
     while True:
         running = folder.runner() is not None
-        _print_new(_files(folder, step), printed)
+        _print_new(_files(folder, step), printed, tail)
         if not (follow and running):
             return
         time.sleep(POLL_SECONDS)
+
+
+def last(lines: list[str], count: int | None) -> list[str]:
+    """Return the last lines; None: all of them."""
+    return lines if count is None else lines[max(0, len(lines) - count) :]
 
 
 def _files(folder: StateFolder, step: str | None) -> list[Path]:
@@ -62,11 +85,14 @@ def _files(folder: StateFolder, step: str | None) -> list[Path]:
     return chosen
 
 
-def _print_new(files: list[Path], printed: dict[Path, int]) -> None:
+def _print_new(files: list[Path], printed: dict[Path, int], tail: int | None) -> None:
     for path in files:
         with path.open("rb") as reader:
             reader.seek(printed.get(path, 0))
             text = reader.read()
+        lines = text.decode(errors="replace").splitlines()
+        if path not in printed:
+            lines = last(lines, tail)
         printed[path] = printed.get(path, 0) + len(text)
-        for line in text.decode(errors="replace").splitlines():
+        for line in lines:
             write(f"{path.stem:<10}{line}" if len(files) > 1 else line)

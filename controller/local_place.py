@@ -1,6 +1,6 @@
 """The Workspaces that were run on this machine, as the commands ask for them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,19 @@ class LocalPlace:
     def _folder(self, name: str) -> StateFolder:
         return find_folder(self._root, self._namespace or "default", name)
 
-    def workspaces(self, *, everywhere: bool) -> list[Workspace]:
-        """Return the Workspaces, of all namespaces where none was named."""
-        found = all_folders(self._root, None if everywhere else self._namespace)
-        return [folder.read() for folder in found]
+    def workspaces(self, labels: Mapping[str, str], *, everywhere: bool) -> list[Workspace]:
+        """Return the Workspaces with the labels, of all namespaces where none was named."""
+        folders = all_folders(self._root, None if everywhere else self._namespace)
+        found = [folder.read() for folder in folders]
+        return [body for body in found if labels.items() <= (body["metadata"].get("labels") or {}).items()]
 
     def read(self, name: str) -> Workspace:
         """Return a Workspace with the status that is true now."""
         return self._folder(name).read()
 
-    def logs(self, name: str, step: str | None, *, follow: bool) -> None:
-        """Print the logs."""
-        follow_logs(self._folder(name), step, follow=follow)
+    def logs(self, name: str, step: str | None, *, follow: bool, tail: int | None) -> None:
+        """Print the logs, of each the last ``tail`` lines."""
+        follow_logs(self._folder(name), step, follow=follow, tail=tail)
 
     def ask(self, name: str, prompt: str, model: str | None) -> Iterator[str]:
         """Yield the answer in pieces.

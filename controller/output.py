@@ -45,11 +45,16 @@ def yaml_text(body: Any) -> str:  # noqa: ANN401
 
 
 def write_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print columns as kubectl does: left, three spaces apart, no lines."""
+    """Print columns as kubectl does."""
+    for line in table_lines(headers, rows):
+        write(line)
+
+
+def table_lines(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return columns as kubectl prints them: left, three spaces apart, no rules."""
     lines = [list(headers), *[[cell or "-" for cell in row] for row in rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(headers))]
-    for line in lines:
-        write("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    return ["   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def colours() -> bool:

@@ -4,16 +4,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controller.durations import age, between
-from controller.output import condition, write, write_table
+from controller.output import condition, table_lines, write, write_table
 
 HEADERS = ("NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE")
 WIDE_HEADERS = ("JOBSTARTED", "STATE", "PROGRESS", "LOSS", "EVALLOSS", "ENDPOINT")
 
 
-def write_workspaces(workspaces: Sequence[Mapping[str, Any]], *, wide: bool) -> None:
-    """Print the table of ``kaiflow get``."""
-    rows = [_columns(w) + (_wide_columns(w) if wide else ()) for w in workspaces]
-    write_table(HEADERS + (WIDE_HEADERS if wide else ()), rows)
+def table(workspaces: Sequence[Mapping[str, Any]], *, wide: bool, placed: bool) -> list[str]:
+    """Return the lines of ``kaiflow get``, headers first; ``placed``: with the namespaces."""
+    headers = (("NAMESPACE",) if placed else ()) + HEADERS + (WIDE_HEADERS if wide else ())
+    return table_lines(headers, [
+        (_namespace(w) if placed else ()) + _columns(w) + (_wide_columns(w) if wide else ()) for w in workspaces
+    ])  # fmt: skip
+
+
+def _namespace(workspace: Mapping[str, Any]) -> tuple[str, ...]:
+    return (workspace["metadata"].get("namespace") or "default",)
 
 
 def _columns(workspace: Mapping[str, Any]) -> tuple[str, ...]:

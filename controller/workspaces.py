@@ -6,8 +6,9 @@ With ``--cluster`` (or ``--context``), and always as ``kubectl kaiflow``, a clus
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard
 
 import typer
 
@@ -78,6 +79,8 @@ def get(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
     namespace: Namespaced = None,
     everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of all namespaces.")] = False,
+    selector: Annotated[str, typer.Option("-l", "--selector", help="Those with the labels: key=value,…")] = "",
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on, and print what changes.")] = False,
     output: Annotated[
         Literal["table", "wide", "json", "yaml", "name"],
         typer.Option("-o", "--output", help="table, wide, json, yaml or name."),
@@ -88,11 +91,22 @@ def get(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """List Workspaces, as kubectl get workspace does: those that were run here, or a cluster's."""
+    from controller.following import follow_table
     from controller.output import say, write, write_data
-    from controller.workspace_tables import write_workspaces
+    from controller.workspace_tables import table
 
+    labels = _labels(selector)
     place = _place(namespace, state_dir, cluster, context, kubeconfig)
-    workspaces = [place.read(name)] if name else place.workspaces(everywhere=everywhere)
+
+    def read() -> list[dict[str, Any]]:
+        return [place.read(name)] if name else place.workspaces(labels, everywhere=everywhere)
+
+    lines = partial(table, wide=output == "wide", placed=everywhere)
+    if watch:
+        if output not in ("table", "wide"):
+            raise typer.BadParameter("--watch goes with -o table and -o wide.")
+        follow_table(read, lines)
+    workspaces = read()
     if output in ("json", "yaml"):
         body = workspaces[0] if name else {"apiVersion": "v1", "kind": "List", "items": workspaces}
         write_data(body, Format(output))
@@ -100,9 +114,18 @@ def get(
         for workspace in workspaces:
             write(f"workspace.kaito.sh/{workspace['metadata']['name']}")
     elif workspaces:
-        write_workspaces(workspaces, wide=output == "wide")
+        for line in lines(workspaces):
+            write(line)
     else:
         say(f"There is no Workspace in {place.words}.")
+
+
+def _labels(selector: str) -> dict[str, str]:
+    """Return what ``-l`` asks for; labels that are the same, as most ask for."""
+    pairs = [pair.partition("=") for pair in selector.split(",") if pair]
+    if not all(key and sign for key, sign, _ in pairs):
+        raise typer.BadParameter("Write key=value, several with commas between them.", param_hint="--selector")
+    return {key: value.removeprefix("=") for key, _, value in pairs}
 
 
 def status(
@@ -148,6 +171,9 @@ def logs(
     name: Name,
     step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="Only this step.")] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run has ended.")] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", min=0, help="The last lines of each log; all otherwise.")
+    ] = None,
     namespace: Namespaced = None,
     state_dir: StateDir = None,
     cluster: OnCluster = False,
@@ -155,7 +181,7 @@ def logs(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Print the log lines of the newest run, all steps or one."""
-    _place(namespace, state_dir, cluster, context, kubeconfig).logs(name, step, follow=follow)
+    _place(namespace, state_dir, cluster, context, kubeconfig).logs(name, step, follow=follow, tail=tail)
 
 
 def chat(

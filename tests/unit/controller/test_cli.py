@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -232,6 +233,44 @@ def test_get_prints_the_columns_of_kubectl(kaiflow, ran):
     assert code == 0
     assert header.split() == ["NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE"]
     assert row.split()[:3] == ["tune-phi-3", "Standard_NC24ads_A100_v4", "True"]
+
+
+def test_get_of_all_namespaces_says_which(kaiflow, ran):
+    header, row = kaiflow("get", "-A")[1].splitlines()
+    assert header.split()[:2] == ["NAMESPACE", "NAME"]
+    assert row.split()[:2] == ["default", "tune-phi-3"]
+
+
+def test_get_takes_a_selector(kaiflow, ran):
+    body = ran.stored()
+    body["metadata"]["labels"] = {"team": "search", "tier": "b"}
+    ran.write(body, {})
+    assert "tune-phi-3" in kaiflow("get", "-l", "team=search,tier=b")[1]
+    assert "tune-phi-3" not in kaiflow("get", "-l", "team=ads")[1]
+    code, _, err = kaiflow("get", "-l", "team")
+    assert (code, "key=value" in err) == (2, True)
+
+
+def test_get_watches_and_prints_the_rows_that_change(kaiflow, ran, monkeypatch):
+    looks = iter(["Running", "Running", "Failed"])
+
+    def sleep(seconds):
+        state = next(looks, None)
+        if state is None:
+            raise KeyboardInterrupt
+        ran.write({**ran.stored(), "status": {"state": state}}, {})
+
+    monkeypatch.setattr("controller.following.time", SimpleNamespace(sleep=sleep))
+    with ran.locked():
+        _, out, _ = kaiflow("get", "-w", "-o", "wide")
+    header, *rows = out.splitlines()
+    assert header.startswith("NAME ")
+    assert [row.split()[7] for row in rows] == ["Succeeded", "Running", "Failed"]
+
+
+def test_logs_begin_where_it_is_asked_for(kaiflow, ran):
+    (ran.logs / "fetch.log").write_text("".join(f'{{"line": {n}}}\n' for n in range(10)))
+    assert kaiflow("logs", "tune-phi-3", "fetch", "--tail", "2")[1].splitlines() == ['{"line": 8}', '{"line": 9}']
 
 
 def test_a_server_that_is_gone_is_not_said_to_be_ready(kaiflow, ran):

@@ -31,8 +31,15 @@ def pod(name, component, run=""):
 def test_logs_are_those_of_the_newest_run_and_of_the_server(capsys):
     pods = [pod("old", "tune", "ws-old"), pod("new", "tune", "ws-new"), pod("serves", "server")]
     cluster: Any = Pods(pods)
-    ClusterPlace(cluster, None).logs("ws", None, follow=False)
+    ClusterPlace(cluster, None).logs("ws", None, follow=False, tail=None)
     said = capsys.readouterr().out
     assert "from new" in said
     assert "from serves" in said
     assert "from old" not in said
+
+
+def test_logs_begin_where_it_is_asked_for(capsys):
+    cluster: Any = Pods([pod("new", "tune", "ws-new")])
+    cluster.text = lambda path, query: "one\ntwo\nthree\n"
+    ClusterPlace(cluster, None).logs("ws", None, follow=False, tail=2)
+    assert capsys.readouterr().out == "two\nthree\n"
