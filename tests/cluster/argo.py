@@ -1,11 +1,12 @@
 """A stand-in for Argo's controller, for tests alone: the local engine, attached to the API server.
 
 It takes Workflows that have no phase yet, runs them, and writes their status as Argo does (no subresource). The steps
-are real, or, for tests of the controller, canned: each writes what it was told to and ends.
+are pods, as with Argo, or, for tests of the controller, canned: each writes what it was told to and ends.
 """
 
 import json
 import shlex
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Any
 from pipelines.local import LocalEngine
 from presets.errors import KaiflowError
 from steps.cluster import Cluster
+from tests.cluster import step_pod
 
 ARGO = "/apis/argoproj.io/v1alpha1"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -129,9 +131,9 @@ class Argo:
         told = {"workdir": str(folder / "work"), **self.parameters}
         for parameter in workflow["spec"]["arguments"]["parameters"]:
             parameter["value"] = told.get(parameter["name"], parameter["value"])
-        if self._canned:
-            for template in workflow["spec"]["templates"]:
-                self._can(template, folder / "work")
+        for template in workflow["spec"]["templates"]:
+            if "container" in template:
+                self._replace(workflow, template, folder)
         path = f"{ARGO}/namespaces/{self.namespace}/workflows/{workflow['metadata']['name']}"
 
         def write(now: dict[str, Any]) -> None:
@@ -149,10 +151,14 @@ class Argo:
         self._threads.append(thread)
         thread.start()
 
+    def _replace(self, workflow: dict[str, Any], template: dict[str, Any], folder: Path) -> None:
+        if self._canned:
+            self._can(template, folder / "work")
+        else:
+            self._as_pod(workflow, template, folder)
+
     def _can(self, template: dict[str, Any], work: Path) -> None:
         """Let a step write what it was told to."""
-        if "container" not in template:
-            return
         verb = template["name"]
         folder = work / verb / "outputs"
         told = {"cached": "false", **self.outputs[verb]}
@@ -165,6 +171,18 @@ class Argo:
         template["container"] = {
             key: value for key, value in template["container"].items() if key in ("name", "image")
         } | {"command": ["sh", "-c"], "args": ["; ".join(lines)]}
+
+    def _as_pod(self, workflow: dict[str, Any], template: dict[str, Any], folder: Path) -> None:
+        """Let a step be a pod."""
+        verb, body = template["name"], step_pod.pod_of(workflow, template)
+        body["metadata"] |= {"namespace": self.namespace, "generateName": f"{workflow['metadata']['name']}-{verb}-"}
+        path = folder / f"{verb}.json"
+        path.write_text(json.dumps(body))
+        template["container"] = {
+            "image": template["container"]["image"],
+            "command": [sys.executable, step_pod.__file__],
+            "args": [str(path), str(folder / "work"), verb],
+        }
 
 
 def as_json(body: object) -> str:

@@ -2,14 +2,14 @@
 
 import json
 import re
-import time
 
 import pytest
 import yaml
 
 from presets.crd import NAME, schema
 from presets.errors import ConfigError
-from tests.cluster.conftest import CRDS, knows_cel
+from tests.cluster.conftest import CRDS
+from tests.cluster.operator_process import until
 from tests.conftest import ROOT
 from tests.contract.test_cel_rules import ACCEPTED, ACCEPTED_UPDATES, FORBIDDEN, REFUSED, SERVED, serving
 
@@ -59,9 +59,9 @@ def test_a_status_is_written_beside_the_object_and_printed(cluster, workspaces):
 
 
 @pytest.fixture
-def rules(cluster, workspaces):
+def rules(knows_cel, workspaces):
     """A server that knows the rules."""
-    if not knows_cel(cluster):
+    if not knows_cel:
         pytest.skip("the API server does not know x-kubernetes-validations")
     return f"{workspaces}/{{name}}"
 
@@ -110,12 +110,10 @@ def test_the_api_server_publishes_the_words_that_kubectl_explains(cluster, works
     said = cluster.text("/openapi/v2")
     if not said:
         pytest.skip("an API server for custom resources alone publishes no schema")
-    for _ in range(100):  # a new CRD is published a little later
-        published = json.loads(cluster.text("/openapi/v2"))["definitions"]
-        if "sh.kaito.v1beta1.Workspace" in published:
-            break
-        time.sleep(0.2)
-    body, described = published["sh.kaito.v1beta1.Workspace"]["properties"], schema("v1beta1")["properties"]
+    name = "sh.kaito.v1beta1.Workspace"
+    # A new CRD is published a little later.
+    published = until(lambda: json.loads(cluster.text("/openapi/v2"))["definitions"].get(name), 60)
+    body, described = published["properties"], schema("v1beta1")["properties"]
     for part in ("tuning", "status"):
         assert descriptions(body[part]) == descriptions(described[part])
 
@@ -123,7 +121,7 @@ def test_the_api_server_publishes_the_words_that_kubectl_explains(cluster, works
 def descriptions(part):
     """Return the words of each field below, by its path."""
     words = {"": part.get("description")}
-    inside = {**part.get("properties", {}), "[]": part.get("items") or {}}
+    inside = {**part.get("properties", {}), **({"[]": part["items"]} if "items" in part else {})}
     for name, field in inside.items():
         words |= {f"{name}.{path}": said for path, said in descriptions(field).items()}
     return words

@@ -42,14 +42,23 @@ class Accounts:
     pod: Callable[[str, Path], dict[str, str]]
 
 
+@contextmanager
+def rights_of_the_chart(cluster, namespace):
+    """Have the chart's accounts and rights in the namespace."""
+    values = {"namespaces": [namespace], "namespaced": True, "replicas": 1, "nodes": {"provisioner": "byo"}}
+    kinds = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+    bodies = [b for b in rendered(values, namespace) if b["kind"] in kinds]
+    for body in bodies:
+        cluster.apply(path_of(body), body)
+    yield
+    for body in bodies:
+        if "namespace" not in body["metadata"]:
+            cluster.delete(path_of(body))
+
+
 @pytest.fixture
 def accounts(cluster, place):  # noqa: F811
     """The chart's accounts and rights, applied to the namespace."""
-    values = {"namespaces": [place.namespace], "namespaced": True, "replicas": 1, "nodes": {"provisioner": "byo"}}
-    kinds = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
-    bodies = [b for b in rendered(values, place.namespace) if b["kind"] in kinds]
-    for body in bodies:
-        cluster.apply(path_of(body), body)
 
     def token(account: str) -> str:
         secrets = f"/api/v1/namespaces/{place.namespace}/secrets"
@@ -80,10 +89,8 @@ def accounts(cluster, place):  # noqa: F811
             "KAIFLOW_SERVICE_ACCOUNT": str(folder), "KUBECONFIG": "",
         }  # fmt: skip
 
-    yield Accounts(kubeconfig, pod)
-    for body in bodies:
-        if "namespace" not in body["metadata"]:
-            cluster.delete(path_of(body))
+    with rights_of_the_chart(cluster, place.namespace):
+        yield Accounts(kubeconfig, pod)
 
 
 @contextmanager

@@ -1,7 +1,10 @@
-"""From ``kubectl apply`` to an answer: real steps, a real registry, a real Deployment behind its Service.
+"""From ``kubectl apply`` to an answer: steps as pods, a real registry, a real Deployment behind its Service.
 
-``KAIFLOW_TEST_IMAGE`` names an image of this checkout that the cluster can start; ``KAIFLOW_TEST_REGISTRY`` a registry
-without TLS that both this machine and pods reach. ``.ci/run`` makes both known where it has a cluster.
+The pods are those of the Workflow, under the chart's accounts; the controller is a process under none.
+
+``KAIFLOW_TEST_IMAGE`` names an image of this checkout that the cluster can start, with ``_STEP``, ``_TUNE`` or
+``_SERVE`` behind it one of that part alone; ``KAIFLOW_TEST_REGISTRY`` a registry without TLS that both this machine
+and pods reach. ``.ci/run`` makes both known where it has a cluster.
 """
 
 import json
@@ -19,6 +22,7 @@ from steps.store import publish
 from tests.cluster.argo import Argo
 from tests.cluster.operator_process import Controller, until
 from tests.cluster.test_controller import SECRET, Place, workspace
+from tests.cluster.test_rights import rights_of_the_chart
 
 IMAGE, REGISTRY = os.environ.get("KAIFLOW_TEST_IMAGE"), os.environ.get("KAIFLOW_TEST_REGISTRY", "")
 TRAINING = """
@@ -39,7 +43,8 @@ def place(cluster, kinds, tmp_path, monkeypatch):
         f"/api/v1/namespaces/{namespace}", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     )
     cluster.apply(f"/api/v1/namespaces/{namespace}/secrets/registry-login", SECRET)
-    with gpu_node(cluster), Argo(cluster, namespace, tmp_path / "argo", canned=False) as argo:
+    argo = Argo(cluster, namespace, tmp_path / "argo", canned=False)
+    with gpu_node(cluster), rights_of_the_chart(cluster, namespace), argo:
         yield Place(cluster, namespace, argo)
     for body in cluster.list(f"/apis/kaito.sh/v1beta1/namespaces/{namespace}/workspaces"):
         path = f"/apis/kaito.sh/v1beta1/namespaces/{namespace}/workspaces/{body['metadata']['name']}"
@@ -60,7 +65,7 @@ class gpu_node:  # noqa: N801  (used as a function)
         self.cluster.patch(f"{self.path}/status", {"status": {"capacity": resources, "allocatable": resources}})
 
     def __enter__(self):
-        self._set("ws", "1")
+        self._set("ws", "2")  # one serves while one tunes
 
     def __exit__(self, *_):
         self._set(None, None)
@@ -100,7 +105,11 @@ def test_a_workspace_that_is_applied_answers_in_the_end_and_moves_on_with_its_da
         deploy={"runtime": "transformers"},
         schedule={"cron": "0 3 * * 0"},
     )
-    arguments = ("--image-serve", str(IMAGE), "--environment", f"KAIFLOW_PLAIN_REGISTRIES={REGISTRY}")
+    images = [
+        f"--image-{part}={os.environ.get(f'KAIFLOW_TEST_IMAGE_{part.upper()}', IMAGE)}"
+        for part in ("step", "tune", "serve")
+    ]
+    arguments = (*images, "--environment", f"KAIFLOW_PLAIN_REGISTRIES={REGISTRY}")
     with Controller(team, tmp_path / "controller.log", *arguments):
         place.apply(body)
         status = until(lambda: (s := place.status()).get("state") in ("Ready", "Failed") and s, 400, 0.5)
