@@ -17,7 +17,7 @@ from typing import BinaryIO
 from presets.errors import DataError
 from steps.layout_index import INDEX_FILE, LayoutIndex, named_blobs
 from steps.layout_parts import drop_left, new_part, written_at
-from steps.store import DIGEST, MANIFEST_TYPE, TITLE, Descriptor, Manifest, Store
+from steps.store import DIGEST, MANIFEST_TYPE, TITLE, Descriptor, Manifest, Store, digest_of_file
 
 CHUNK_BYTES = 1 << 20
 
@@ -198,8 +198,7 @@ class LayoutStore:
     def _is_whole(self, blob: Descriptor) -> bool:
         """Whether the blob is there, to the byte."""
         try:
-            with self._path(blob.digest).open("rb") as reader:
-                return f"sha256:{hashlib.file_digest(reader, 'sha256').hexdigest()}" == blob.digest
+            return digest_of_file(self._path(blob.digest)) == blob.digest
         except OSError:
             return False
 

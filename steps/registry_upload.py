@@ -17,6 +17,7 @@ import requests
 from presets.errors import DataError, NotPermittedError, TryAgainError
 from steps.backoff import ATTEMPTS, PASSING, pause
 from steps.registry_client import FAULTS, Repository
+from steps.store import digest_of_file
 
 READ_BYTES = 1 << 20
 PIECES_BYTES = (64 << 20, 16 << 20, 4 << 20, 1 << 20)  # what is tried where a body is too large
@@ -122,7 +123,7 @@ def _send_at_once(at: Repository, source: Path, digest: str) -> str:
         answer = _once(at, "PUT", f"{location}{_joint(location)}digest={digest}", OCTETS, lambda: body)
     if answer.status_code == 413:
         raise _TooLarge
-    if answer.status_code == 400 and _digest_of(source) != digest:
+    if answer.status_code == 400 and digest_of_file(source) != digest:
         raise _other_bytes(source, digest)
     if answer.status_code == 404:
         raise _Cut("404")
@@ -141,11 +142,6 @@ def _opened(at: Repository) -> str:
             fix="Look for a proxy that takes headers away.",
         )  # fmt: skip
     return at.absolute(location)
-
-
-def _digest_of(source: Path) -> str:
-    with source.open("rb") as reader:
-        return f"sha256:{hashlib.file_digest(reader, 'sha256').hexdigest()}"
 
 
 def _joint(location: str) -> str:

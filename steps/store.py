@@ -4,6 +4,7 @@ An artifact is an OCI manifest whose layers are files (``org.opencontainers.imag
 :class:`Store` alone; ``steps.oci_layout`` keeps a store in a folder.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -242,6 +243,12 @@ def require(store: Store, reference: str, what: str) -> Manifest:
             fix="Run the file again: the step that makes it will make it anew.",
         )
     return manifest
+
+
+def digest_of_file(path: Path) -> str:
+    """Return a file's digest, as registries write it."""
+    with path.open("rb") as reader:
+        return f"sha256:{hashlib.file_digest(reader, 'sha256').hexdigest()}"
 
 
 def canonical(body: Mapping[str, Any]) -> bytes:

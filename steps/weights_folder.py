@@ -10,7 +10,7 @@ from pathlib import Path
 
 from presets.errors import DataError
 from steps.model_files import is_wanted, require_whole
-from steps.store import canonical
+from steps.store import canonical, digest_of_file
 
 READERS = 2
 
@@ -23,7 +23,7 @@ def pinned(folder: Path) -> str:
     """
     files = _files(folder)
     with ThreadPoolExecutor(READERS) as several:
-        return digest_of(zip([path.name for path in files], several.map(_digest, files), strict=True))
+        return digest_of(zip([path.name for path in files], several.map(digest_of_file, files), strict=True))
 
 
 def digest_of(files: Iterable[tuple[str, str]]) -> str:
@@ -48,8 +48,3 @@ def _files(folder: Path) -> list[Path]:
         raise DataError("NoSafetensors", f"The folder {folder} is not there.", fix="Name the folder of a model.")
     require_whole(folder, f"the folder {folder}")
     return sorted(filter(is_wanted, folder.iterdir()))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as reader:
-        return f"sha256:{hashlib.file_digest(reader, 'sha256').hexdigest()}"
