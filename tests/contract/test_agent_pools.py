@@ -16,8 +16,9 @@ from presets.node_request import AksCluster, NodeAttempt, NodePlacement, NodeReq
 from steps import node_provisioner, provision_aks
 from steps.contract import Request, WorkspaceRef
 from steps.node_claims import node_name, own_labels
+from steps.node_orphans import held_nodes
 from steps.node_provisioner import Clock, RefusedError
-from steps.provision import take_one
+from steps.provision import give_back_of_earlier_runs, take_one
 from steps.provision_aks import Aks
 from steps.release import release
 from tests.fake_arm import Answer, FakeArm, aks_error, arm_error
@@ -52,7 +53,7 @@ class Nodes:
     """The cluster's nodes and deployments, as far as they are asked for."""
 
     def __init__(self):
-        self.nodes, self.deployments, self.gpus = [], [], "1"
+        self.nodes, self.deployments, self.servers, self.gpus = [], [], [], "1"
 
     def appear(self, pool, properties):
         self.nodes.append({
@@ -67,7 +68,7 @@ class Nodes:
         return found[0] if found else None
 
     def list(self, path, labels=None, fields=None):
-        objects = self.nodes if path == "/api/v1/nodes" else self.deployments
+        objects = {"nodes": self.nodes, "pods": self.servers, "deployments": self.deployments}[path.split("/")[-1]]
         return [o for o in objects if (labels or {}).items() <= (o["metadata"].get("labels") or {}).items()]
 
 
@@ -388,6 +389,36 @@ def serving_on(run, available=1):
             "conditions": [moved] if available else [],
         },
     }
+
+
+def server(run, *, ready):
+    """A pod of the Deployment, of its template of that run."""
+    return {
+        "metadata": {"labels": {"kaito.sh/workspace": "tune", "app.kubernetes.io/component": "server"}},
+        "spec": {"nodeSelector": {"kaiflow.dev/run": run}},
+        "status": {"conditions": [{"type": "Ready", "status": str(ready)}]},
+    }
+
+
+def test_where_the_new_server_does_not_come_up_its_node_goes_and_the_one_that_serves_stays(arm, maker, nodes, days):
+    pools_of_runs(arm, maker, "tune-r0", RUN)
+    nodes.deployments = [serving_on(RUN, available=0)]
+    nodes.servers = [server("tune-r0", ready=True), server(RUN, ready=False)]
+    assert {h.node.name for h in held_nodes(maker(), nodes) if h.orphan} == {NAME}
+    assert release(request(), maker(), nodes, Clock(sleep=lambda _: None)) == f"{NAME} gone"
+    give_back_of_earlier_runs(request(run="tune-r2"), maker(), nodes, FAST)
+    assert set(arm.pools) == {node_name("tune-r0", WORKSPACE, 0)}
+
+
+def test_while_servers_move_both_nodes_are_needed(arm, maker, nodes, days):
+    pools_of_runs(arm, maker, "tune-r0", RUN)
+    nodes.deployments = [serving_on(RUN, available=0)]
+    nodes.servers = [server("tune-r0", ready=True), server(RUN, ready=True)]
+    give_back_of_earlier_runs(request(run="tune-r2"), maker(), nodes, FAST)
+    assert len(arm.pools) == 2
+    nodes.servers[0]["metadata"]["deletionTimestamp"] = "2026-11-20T00:00:00Z"
+    give_back_of_earlier_runs(request(run="tune-r2"), maker(), nodes, FAST)
+    assert set(arm.pools) == {NAME}
 
 
 def test_release_keeps_a_node_that_serves(arm, maker, nodes):
