@@ -8,15 +8,17 @@ endpoint and image stay, the state is that of the new run. A run that found noth
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from controller.compiling import GENERATION_LABEL
 from controller.conditions import Condition, stamped
-from controller.intent import Intent, Refusal
+from controller.intent import Intent, Refusal, started
 from controller.kube_api import Object
 from controller.mirror import mirror
-from controller.observed_steps import read_steps
+from controller.observed_steps import output, read_steps
 from controller.observed_workflow import has_ended, is_unreadable
-from controller.runs import CRON_LABEL, is_nothing_new, with_run
+from controller.runs import CRON_LABEL, with_run
 
 Status = dict[str, Any]
+REVISION_LABEL = "kaiflow.dev/revision"
 OF_SERVING = ("state", "endpoint", "output", "cost")
 CONDITIONS_OF_SERVING = ("InferenceReady", "WorkspaceSucceeded")
 OF_SERVER, CONDITIONS_OF_SERVER = ("endpoint", "output"), ("InferenceReady",)
@@ -38,19 +40,16 @@ def cluster_status(
     """
     before: Status = workspace.get("status") or {}
     generation = workspace["metadata"]["generation"]
-    told = [run for run in workflows if not _found_nothing_new(run)]
-    newest = _newest(before, workflows, told)
-    if newest is not None:
-        status = mirror(before, newest, training, generation, now, attempts)
-        if is_unreadable(newest):
-            status = _without_steps(before, status, newest)
-        if CRON_LABEL in (newest["metadata"].get("labels") or {}) and before.get("state") == "Ready":
-            status = _still_serving(before, status, OF_SERVING, CONDITIONS_OF_SERVING)
-        elif before.get("endpoint") and isinstance(intent, Intent) and intent.serves:
-            status = _still_serving(before, status, OF_SERVER, CONDITIONS_OF_SERVER)
+    runs = shown(workspace, workflows)
+    status = before
+    for run in runs[:-1]:  # what ended since the last look, or nobody remembers: it may be what serves
+        status = _with_run(status, run, workspace, intent, None, now, None)
+    if runs:
+        status = _with_run(status, runs[-1], workspace, intent, training, now, attempts)
     else:
-        status = _without_run(before, intent, generation, now)
-    if newest is None or len(workflows) > 1:
+        status = _without_run(workspace, intent, now)
+    status = {**status, "observedGeneration": generation}
+    if len(workflows) > 1 or not runs:
         status["runs"] = list(before.get("runs", ()))
         for run in workflows:
             status["runs"] = with_run(status["runs"], run, {step.name: step for step in read_steps(run)})
@@ -61,19 +60,72 @@ def cluster_status(
     return _with_conditions(status, [_planned(intent), *_last_run(status)], before, generation, now)
 
 
-def _newest(before: Status, workflows: Sequence[Object], told: Sequence[Object]) -> Object | None:
-    """Return the run that the status tells of: where its Workflow has gone, only a later one is news."""
-    names = {run["metadata"]["name"] for run in workflows}
-    if before.get("workflow") and before["workflow"] not in names:
-        known = [run for run in before.get("runs", ()) if run["name"] == before["workflow"]]
+def shown(workspace: Object, workflows: Sequence[Object]) -> Sequence[Object]:
+    """Return the runs that the status is made of, oldest first; it tells of the last.
+
+    That is the run that it told of, and those that have followed. A run of the schedule is none of them until it has
+    found something new: while it waits for another run, or looks at the rows, nothing is different for anybody.
+    """
+    before: Status = workspace.get("status") or {}
+    told = [run for run in workflows if _is_news(run)]
+    names = [run["metadata"]["name"] for run in told]
+    last = before.get("workflow")
+    if last in names:
+        return told[names.index(last) :]
+    if last and last not in {run["metadata"]["name"] for run in workflows}:  # Argo or somebody has deleted it
+        known = [run for run in before.get("runs", ()) if run["name"] == last]
         since = str(known[-1].get("startedAt") or "") if known else ""
-        told = [run for run in told if run["metadata"]["creationTimestamp"] > since]
-    return told[-1] if told else None
+        return [run for run in told if run["metadata"]["creationTimestamp"] > since]
+    if not last and (mark := started(workspace)):  # KAITO's CRD keeps no name of a run; the mark is of the newest
+        told = [run for run in told if not has_ended(run) or _is_scheduled(run) or _revision(run) == mark]
+    return told
 
 
-def _found_nothing_new(run: Object) -> bool:
-    scheduled = CRON_LABEL in (run["metadata"].get("labels") or {})
-    return scheduled and is_nothing_new({step.name: step for step in read_steps(run)})
+def _is_scheduled(run: Object) -> bool:
+    return CRON_LABEL in (run["metadata"].get("labels") or {})
+
+
+def _revision(run: Object) -> str:
+    return str((run["metadata"].get("labels") or {}).get(REVISION_LABEL, ""))
+
+
+def _is_news(run: Object) -> bool:
+    """Whether the run is one that the Workspace has asked for, or one of the schedule that has found something new."""
+    if not _is_scheduled(run):
+        return True
+    steps = {step.name: step for step in read_steps(run)}
+    changed = output(steps, "fetch", "changed")
+    return changed == "true" or (changed != "false" and has_ended(run))
+
+
+def _with_run(
+    before: Status, run: Object, workspace: Object, intent: Intent | Refusal, training: Mapping[str, Any] | None,
+    now: str, attempts: Mapping[str, Any] | None,
+) -> Status:  # fmt: skip
+    """Return the status with a run that came after what it tells of."""
+    status = mirror(before, run, training, _generation(run, workspace, intent), now, attempts)
+    if is_unreadable(run):
+        status = _without_steps(before, status, run)
+    if _is_scheduled(run) and before.get("state") == "Ready":
+        return _still_serving(before, status, OF_SERVING, CONDITIONS_OF_SERVING)
+    if before.get("endpoint") and not (isinstance(intent, Intent) and not intent.serves):
+        return _still_serving(before, status, OF_SERVER, CONDITIONS_OF_SERVER)
+    return status
+
+
+def _generation(run: Object, workspace: Object, intent: Intent | Refusal) -> int:
+    """Return the Workspace's generation that a run's conditions are of; ``kubectl wait`` goes by it.
+
+    Where what is asked for now has been started, or is the same, it is today's; else that which the run was made for.
+    """
+    today: int = workspace["metadata"]["generation"]
+    if isinstance(intent, Intent) and started(workspace) == intent.revision:
+        return today
+    asked = (run["metadata"].get("labels") or {}).get(GENERATION_LABEL, "").partition(".")[0]
+    if asked.isascii() and asked.isdecimal():
+        return min(int(asked), today)
+    known = [c for c in (workspace.get("status") or {}).get("conditions", ()) if c["type"] == "Finished"]
+    return int(known[0].get("observedGeneration", today)) if known else today
 
 
 def _without_steps(before: Status, status: Status, run: Object) -> Status:
@@ -106,19 +158,19 @@ def _kept(before: Status, status: Status, kinds: Sequence[str]) -> list[dict[str
     return [known.get(c["type"], c) for c in status["conditions"]]
 
 
-def _without_run(before: Status, intent: Intent | Refusal, generation: int, now: str) -> Status:
+def _without_run(workspace: Object, intent: Intent | Refusal, now: str) -> Status:
     """Return the status where no Workflow is there: none yet, or Argo or somebody has deleted it."""
-    status = {**before, "observedGeneration": generation}
-    if not before.get("workflow"):
-        return {**status, "state": "Pending"}
+    before: Status = workspace.get("status") or {}
+    if not before.get("workflow") and not (started(workspace) and before.get("state")):
+        return {**before, "state": "Pending"}
     if before.get("state") in ("Pending", "Running") and isinstance(intent, Intent):
-        status["state"] = "Failed"
         conditions = [
             ("WorkspaceSucceeded", "False", "RunDeleted", _DELETED),
             ("Finished", "True", "RunDeleted", "the Workflow has been deleted"),
         ]
-        return _with_conditions(status, conditions, before, generation, now)
-    return status
+        generation = workspace["metadata"]["generation"]
+        return _with_conditions({**before, "state": "Failed"}, conditions, before, generation, now)
+    return before
 
 
 _DELETED = (
@@ -145,4 +197,10 @@ def _last_run(status: Status) -> list[Condition]:
 
 def _with_conditions(status: Status, wanted: Sequence[Condition], before: Status, generation: int, now: str) -> Status:
     others = [c for c in status.get("conditions", ()) if c["type"] not in {kind for kind, *_ in wanted}]
-    return {**status, "conditions": [*others, *stamped(wanted, before, generation, now)]}
+    was = {c["type"]: c for c in before.get("conditions", ())}
+    settled = [  # what several runs did to it since the last look is one change, or none
+        {**c, "lastTransitionTime": was[c["type"]]["lastTransitionTime"]}
+        if c["type"] in was and was[c["type"]]["status"] == c["status"] else c
+        for c in others
+    ]  # fmt: skip
+    return {**status, "conditions": [*settled, *stamped(wanted, before, generation, now)]}

@@ -21,6 +21,8 @@ from presets.training_config import CONFIG_MAP_KEY
 from presets.workspace import Workspace
 
 HASH, REVISION = "workspace.kaito.io/hash", "workspace.kaito.io/revision"  # KAITO's, on the Workspace
+NOT_SERVED = "NamespaceNotServed"
+MARKED = "run.kaiflow.dev/workspace-uid"  # whose these are: a copy of the Workspace has not been run
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,17 @@ def planned(body: Object, config_map: Object | None, missing_secrets: Iterable[s
 def not_served(namespace: str) -> Refusal:
     """Return why nothing runs in a namespace in which the controller has no rights, and its steps no accounts."""
     return Refusal(
-        "NamespaceNotServed",
+        NOT_SERVED,
         f"This kaiflow does not run Workspaces in the namespace {namespace!r}. Add it to `namespaces` of the chart: "
         "helm upgrade kaiflow … --reuse-values --set 'namespaces={…}', those that are served already named too.",
     )
+
+
+def started(workspace: Object) -> str:
+    """Return the revision whose run was started last, empty where none was: in a copy, a backup that was restored."""
+    metadata = workspace["metadata"]
+    marks = metadata.get("annotations") or {}
+    return str(marks.get(HASH, "")) if marks.get(MARKED) in (None, metadata.get("uid")) else ""
 
 
 def without_status(body: Object) -> Object:

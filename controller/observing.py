@@ -1,13 +1,15 @@
 """What is known of each Workspace, gathered from the live copies: Workflows, schedule, wish, training."""
 
+import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from controller.attempts import attempts_in
-from controller.intent import Intent, Refusal, config_map_name, intent, not_served, offered, secret_names
+from controller.cluster_status import shown
+from controller.intent import NOT_SERVED, Intent, Refusal, config_map_name, intent, not_served, offered, secret_names
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
 from controller.observed_workflow import pod_of
 from controller.reconcile import FINALIZER, Observed
@@ -19,6 +21,7 @@ from steps.contract import WORKSPACE_LABEL
 
 FRESH_SECONDS = 30.0  # how old what was asked for one by one (ConfigMaps, Secrets) may be
 LOG_SECONDS = 10.0
+LOG_TIMEOUT_SECONDS = 3.0
 LOG_LINES = {"tune": 20, "provision": 200}  # of the steps whose log is read while they run
 OF_EVERY_NAMESPACE = "kube-root-ca.crt"  # a ConfigMap that Kubernetes itself puts there
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -79,6 +82,9 @@ class Observer:
         if workspace is None:
             self.memory.pop(key, None)
             return None
+        less = self.memory[key].less_stored
+        if less is not None and less[1] == workspace.get("status"):  # KAITO's CRD keeps less than we know
+            workspace = {**workspace, "status": less[0]}
         namespace, name = key
         cron = self._crons.objects.get((namespace, cron_name(name)))
         found = [self._workflows.objects[namespace, run] for run in self._of_workspace.get(key, ())
@@ -101,7 +107,7 @@ class Observer:
             cleanup=cleanup,
             argo=self._workflows.known,
             makes_nodes=self._placement.nodes.provisioner != "byo",
-            training=(told := await self._told(key, own)).training,
+            training=(told := await self._told(key, shown(workspace, own))).training,
             attempts=told.attempts,
         )
         return seen, wish.config_map
@@ -115,8 +121,8 @@ class Observer:
         leaving = FINALIZER in metadata.get("finalizers", ()) and "deletionTimestamp" in metadata
         if known is not None and known.made_of != made_of:
             known = None
-        fresh = leaving or not asks_for_others(workspace) or (known and now - known.asked_at < FRESH_SECONDS)
-        if known is not None and fresh:
+        depends = asks_for_others(workspace) or (known is not None and _lacks_rights(known.intent))
+        if known is not None and (leaving or not depends or now - known.asked_at < FRESH_SECONDS):
             return known
         config_name = known.config_name if known is not None else config_map_name(workspace)
         config_map = await self._config_map(key[0], config_name)
@@ -137,7 +143,7 @@ class Observer:
         try:
             found = await self._api.get(f"/api/v1/namespaces/{namespace}/configmaps/{name or OF_EVERY_NAMESPACE}")
         except ApiError as error:
-            if error.status in FORBIDDEN:
+            if error.status == 403:
                 return not_served(namespace)
             raise
         return found if name else None
@@ -156,8 +162,8 @@ class Observer:
                 missing.append(name)
         return missing
 
-    async def _told(self, key: Key, runs: list[Object]) -> Memory:
-        """Return what the pod that trains, or gets a node, says of itself in the newest run, every few seconds."""
+    async def _told(self, key: Key, runs: Sequence[Object]) -> Memory:
+        """Return what the pod that trains, or gets a node, says of itself in the run that is shown, now and then."""
         memory = self.memory[key]
         run = str(runs[-1]["metadata"]["name"]) if runs else ""
         if run != memory.told_run:  # what another has logged is nothing of this one's
@@ -165,13 +171,20 @@ class Observer:
         step, pod = _telling(runs[-1]) if runs else ("", "")
         if pod and (pod != memory.told_of or time.monotonic() - memory.told_at >= LOG_SECONDS):
             path = f"/api/v1/namespaces/{key[0]}/pods/{pod}/log"
-            text = await self._api.text(path, {"container": "main", "tailLines": str(LOG_LINES[step])})
+            text = await self._log(path, {"container": "main", "tailLines": str(LOG_LINES[step])})
             if step == "provision":
                 memory.attempts = attempts_in(text.splitlines())
             elif (events := events_in(text.splitlines())) or pod != memory.told_of:
                 memory.training = events[-1] if events else None
             memory.told_of, memory.told_at = pod, time.monotonic()
         return memory
+
+    async def _log(self, path: str, query: Mapping[str, str]) -> str:
+        """Return the end of a log, empty where it does not come soon: a kubelet that is away must not hold us up."""
+        try:
+            return await asyncio.wait_for(self._api.text(path, query), LOG_TIMEOUT_SECONDS)
+        except TimeoutError:
+            return ""
 
 
 def _telling(run: Object) -> tuple[str, str]:
@@ -193,12 +206,18 @@ def _is_of_another(run: Object, uid: str) -> bool:
 def must_ask_again(seen: Observed) -> bool:
     """Whether what is not watched may change what is to be done: a ConfigMap, or a Secret that was missing."""
     names_config = bool((seen.workspace.get("tuning") or {}).get("config"))
-    return names_config or (isinstance(seen.intent, Refusal) and asks_for_others(seen.workspace))
+    refused = seen.intent if isinstance(seen.intent, Refusal) else None
+    return names_config or (refused is not None and (_lacks_rights(refused) or asks_for_others(seen.workspace)))
 
 
 def is_telling(seen: Observed) -> bool:
     """Whether a pod is at work whose log is read."""
-    return bool(seen.workflows) and bool(_telling(seen.workflows[-1])[1])
+    runs = shown(seen.workspace, seen.workflows)
+    return bool(runs) and bool(_telling(runs[-1])[1])
+
+
+def _lacks_rights(intent: Intent | Refusal) -> bool:
+    return isinstance(intent, Refusal) and intent.reason == NOT_SERVED
 
 
 def owner_of(body: Object) -> Key | None:

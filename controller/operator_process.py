@@ -25,6 +25,11 @@ LEASE = "kaiflow-controller"
 DEAF_SECONDS = 300.0  # a bookmark comes every minute
 
 
+def lease_name(namespace: str) -> str:
+    """Return the Lease of those that look at one namespace, or, where it is empty, at all of them."""
+    return f"{LEASE}-{namespace}" if namespace else LEASE
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessOptions:
     """How the process runs."""
@@ -44,7 +49,9 @@ async def run_controller(settings: Settings, options: ProcessOptions) -> int:
         operator = Operator(api, settings, metrics)
         page = await _serve(operator, metrics, options.port)
         holder = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        lease = Lease(api, options.lease_namespace or api.namespace, LEASE, holder, options.pace)
+        lease = Lease(
+            api, options.lease_namespace or api.namespace, lease_name(settings.namespace), holder, options.pace
+        )
         working = asyncio.create_task(lease.lead(lambda: _led(operator, metrics)))
         ended = asyncio.create_task(stopping.wait())
         await asyncio.wait([working, ended], return_when=asyncio.FIRST_COMPLETED)

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 from controller import reconcile as r
 from controller.compiling import Compiler
 from controller.events import event_body
-from controller.intent import HASH, REVISION
+from controller.intent import HASH, MARKED, REVISION
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
+from presets.errors import ConfigError
 from steps import logs
 from steps.contract import timestamp
 
@@ -56,7 +57,8 @@ class Performer:
         self._how: dict[type, Callable[[Subject, Any], Awaitable[None]]] = {
             r.AddFinalizer: self._add_finalizer, r.RemoveFinalizer: self._remove_finalizer,
             r.CreateRun: self._create_run, r.StopRun: self._stop_run, r.DeleteRun: self._delete_run,
-            r.Remember: self._remember, r.ApplyCron: self._apply_cron, r.DeleteCron: self._delete_cron,
+            r.Remember: self._remember, r.ApplyCron: self._apply_cron, r.SuspendCron: self._suspend_cron,
+            r.DeleteCron: self._delete_cron,
             r.DeleteServing: self._delete_serving, r.CreateCleanup: self._create_cleanup,
             r.WriteStatus: self._write_status, r.Tell: self._tell,
         }  # fmt: skip
@@ -88,7 +90,8 @@ class Performer:
         await self._merge(subject, {"finalizers": [name for name in known if name != r.FINALIZER]})
 
     async def _remember(self, subject: Subject, action: r.Remember) -> None:
-        await self._merge(subject, {"annotations": {HASH: action.revision, REVISION: str(action.number)}})
+        marks = {HASH: action.revision, REVISION: str(action.number), MARKED: subject.workspace["metadata"]["uid"]}
+        await self._merge(subject, {"annotations": marks})
 
     async def _create_run(self, subject: Subject, _: r.CreateRun) -> None:
         workflow, _cron = await self._compile(subject.workspace, subject.config_map)
@@ -97,11 +100,13 @@ class Performer:
     async def _create(self, subject: Subject, workflow: Object) -> None:
         made = await self._api.create(subject.argo("workflows"), workflow)
         if made is None:  # created by an earlier life of ours, and not seen yet
-            made = await self._api.get(f"{subject.argo('workflows')}/{workflow['metadata']['name']}")
+            path = f"{subject.argo('workflows')}/{workflow['metadata']['name']}"
+            made = await self._api.get(path)
+            if made is None:  # a quota's conflict is a 409 too
+                raise ApiError(409, f"POST {path}", "neither created nor there")
         else:
             logs.event("created", workflow=workflow["metadata"]["name"], namespace=subject.namespace)
-        if made is not None:
-            self._seen("workflows", made, quiet=False)
+        self._seen("workflows", made, quiet=False)
 
     async def _create_cleanup(self, subject: Subject, _: r.CreateCleanup) -> None:
         """Create it; where the whole namespace goes nothing can be created, and waiting would only hold it up."""
@@ -124,7 +129,17 @@ class Performer:
         if cron is None:
             return
         path = f"{subject.argo('cronworkflows')}/{cron['metadata']['name']}"
+        there = await self._api.get(path)
+        uid = subject.workspace["metadata"]["uid"]
+        if there is not None and uid not in {o.get("uid") for o in there["metadata"].get("ownerReferences") or ()}:
+            raise ConfigError(
+                "NameTaken", f"A CronWorkflow {cron['metadata']['name']!r} is there, and not this Workspace's.",
+                fix="Rename or delete it, or name the Workspace otherwise.",
+            )  # fmt: skip
         self._seen("cronworkflows", await self._api.apply(path, cron), quiet=False)
+
+    async def _suspend_cron(self, subject: Subject, action: r.SuspendCron) -> None:
+        await self._api.merge(f"{subject.argo('cronworkflows')}/{action.name}", {"spec": {"suspend": True}})
 
     async def _delete_cron(self, subject: Subject, action: r.DeleteCron) -> None:
         await self._api.delete(f"{subject.argo('cronworkflows')}/{action.name}")

@@ -11,17 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from controller.cluster_status import cluster_status
+from controller.cluster_status import REVISION_LABEL, cluster_status
 from controller.compiling import GENERATION_LABEL, OFFER_LABEL
 from controller.durations import parse
 from controller.events import Told, changes
-from controller.intent import HASH, REVISION, Intent, Refusal
+from controller.intent import REVISION, Intent, Refusal, started
 from controller.kube_api import Object
 from controller.observed_workflow import has_ended
-from controller.runs import CRON_LABEL
+from controller.runs import CRON_LABEL, KEEP_RUNS
 
 FINALIZER = "kaiflow.dev/nodes"
-REVISION_LABEL = "kaiflow.dev/revision"
 STOPPING_SECONDS = 5.0  # until a run that was told to stop is looked at again
 PATIENCE_SECONDS = 1800  # of a deletion: then it goes on without what does not answer
 
@@ -87,6 +86,13 @@ class ApplyCron:
 
 
 @dataclass(frozen=True, slots=True)
+class SuspendCron:
+    """Let the CronWorkflow start no more runs."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteCron:
     """Remove the CronWorkflow."""
 
@@ -125,8 +131,8 @@ class Again:
 
 
 Action = (
-    AddFinalizer | RemoveFinalizer | CreateRun | StopRun | DeleteRun | Remember | ApplyCron | DeleteCron
-    | DeleteServing | CreateCleanup | WriteStatus | Tell | Again
+    AddFinalizer | RemoveFinalizer | CreateRun | StopRun | DeleteRun | Remember | ApplyCron | SuspendCron
+    | DeleteCron | DeleteServing | CreateCleanup | WriteStatus | Tell | Again
 )  # fmt: skip
 
 
@@ -192,21 +198,21 @@ def _is_of(run: Object, intent: Intent) -> bool:
     return labels.get(REVISION_LABEL) == intent.revision and labels.get(GENERATION_LABEL, intent.asked) == intent.asked
 
 
-def started(workspace: Object) -> str:
-    """Return the revision whose run was started last."""
-    return str((workspace["metadata"].get("annotations") or {}).get(HASH, ""))
-
-
 def revision_number(workspace: Object, revision: str) -> int:
     """Return the number of a revision: that of an earlier run of it, else the next (as KAITO counts)."""
     annotations = workspace["metadata"].get("annotations") or {}
-    said = annotations.get(REVISION) or ""
-    newest = int(said) if said.isascii() and said.isdecimal() else 0  # whoever else writes it
+    said, last = annotations.get(REVISION) or "", started(workspace)
+    newest = int(said) if last and said.isascii() and said.isdecimal() else 0  # whoever else writes it
     runs = (workspace.get("status") or {}).get("runs") or ()
     earlier = list(dict.fromkeys(run["revision"] for run in runs if run.get("revision")))
-    if started(workspace) == revision:
+    if last == revision:
         return newest
-    return earlier.index(revision) + 1 if revision in earlier else max(newest, len(earlier)) + 1
+    if revision not in earlier:
+        return max(newest, len(earlier)) + 1
+    forgotten = 0  # of those before: only so many runs are kept
+    if len(runs) >= KEEP_RUNS:
+        forgotten = max(0, newest - 1 - (earlier.index(last) if last in earlier else len(earlier) - 1))
+    return earlier.index(revision) + 1 + forgotten
 
 
 def _schedule(seen: Observed, intent: Intent) -> Iterator[Action]:
@@ -214,11 +220,19 @@ def _schedule(seen: Observed, intent: Intent) -> Iterator[Action]:
         return
     if intent.scheduled:
         labels = seen.cron["metadata"].get("labels") or {} if seen.cron else {}
-        if (labels.get(REVISION_LABEL), labels.get(OFFER_LABEL)) != (intent.revision, seen.offered):
+        made_of = (labels.get(REVISION_LABEL), labels.get(OFFER_LABEL), labels.get(GENERATION_LABEL))
+        if made_of != (intent.revision, seen.offered, intent.asked):
             yield ApplyCron()
             yield Tell(Told("ScheduleSet", f"The schedule runs revision {intent.revision}."))
         elif seen.cron and seen.cron.get("refused"):
             yield Tell(Told("ScheduleRefused", f"Argo does not run the schedule: {seen.cron['refused']['message']}"))
+    elif seen.cron is not None and any(
+        CRON_LABEL in (r["metadata"].get("labels") or {}) and not has_ended(r) for r in seen.workflows
+    ):
+        if not (seen.cron.get("spec") or {}).get("suspend"):
+            yield SuspendCron(
+                seen.cron["metadata"]["name"]
+            )  # what it owns would go with it, before its nodes are given back
     elif seen.cron is not None:
         yield DeleteCron(seen.cron["metadata"]["name"])
         yield Tell(Told("ScheduleRemoved", "The Workspace has no schedule any more."))

@@ -74,8 +74,13 @@ def resolve(workspace: Workspace, model: Model, config: TrainingConfig) -> Recip
 
 
 def revision_hash(workspace: Workspace, config: TrainingConfig) -> str:
-    """Return the sha256 over what the Workspace asks for: resource, tuning, inference, and its training config."""
+    """Return the sha256 over what the Workspace asks for: resource, tuning, inference, and its training config.
+
+    When it is done again is no part of what: a schedule that is suspended must not start a run.
+    """
     blocks = workspace.model_dump(mode="json", include={"resource", "tuning", "inference"}, by_alias=True)
+    if blocks.get("tuning"):
+        blocks["tuning"]["schedule"] = None
     ours = {k: v for k, v in workspace.metadata.annotations.items() if k.startswith(PREFIX)}
     text = json.dumps(
         [blocks, {k: dict(v) for k, v in config.sections.items()}, *([ours] if ours else [])], sort_keys=True

@@ -14,6 +14,7 @@ import pytest
 import urllib3
 
 from controller.intent import HASH, REVISION
+from controller.operator_process import lease_name
 from controller.reconcile import FINALIZER
 from pipelines.nodes import node_id
 from tests.cluster.argo import ARGO, Argo
@@ -233,7 +234,7 @@ def test_of_two_controllers_one_works_and_the_other_follows(place, controller, t
 
 def test_a_controller_that_is_told_to_end_gives_its_lease_back(place, controller):
     until(lambda: controller.events("leading"))
-    path = f"/apis/coordination.k8s.io/v1/namespaces/{place.namespace}/leases/kaiflow-controller"
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{place.namespace}/leases/{lease_name(place.namespace)}"
     assert controller.kill(signal.SIGTERM) == 0
     assert place.cluster.get(path)["spec"]["holderIdentity"] == ""
 

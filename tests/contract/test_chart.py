@@ -8,6 +8,7 @@ import typer.main
 import yaml
 
 from controller.main import app
+from controller.operator_process import lease_name
 from presets.crd import crd
 from tests.charts import CHART, kind_of, missing_fields, rendered, unknown_fields
 
@@ -181,6 +182,20 @@ def test_pods_are_restricted(values):
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_each_team_may_have_a_release_of_its_own():
+    """Nothing without a namespace has the same name twice, and each has a Lease: else one of two never works."""
+    clusterwide, leases = [], []
+    for team in ("team-a", "team-b"):
+        bodies = rendered({"namespaced": True, "namespaces": [team], "crds": {"install": False}}, "kaiflow-system")
+        clusterwide += [(b["kind"], b["metadata"]["name"]) for b in bodies if "namespace" not in b["metadata"]]
+        (lease,) = [b for b in of_kind(bodies, "Role") if b["metadata"]["name"].endswith("-lease")]
+        leases += [name for rule in lease["rules"] for name in rule.get("resourceNames", ())]
+    assert len(set(clusterwide)) == len(clusterwide) > 0
+    assert leases == [lease_name("team-a"), lease_name("team-b")]
+    (lease,) = [b for b in of_kind(rendered(), "Role") if b["metadata"]["name"].endswith("-lease")]
+    assert lease["rules"][1]["resourceNames"] == [lease_name("")]
 
 
 def test_one_namespace_needs_no_rights_beyond_it_but_for_nodes_and_the_crd():

@@ -6,6 +6,11 @@
 {{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
+{{/* Of what has no namespace, and of the Lease: a release that looks at one namespace is one of several. */}}
+{{- define "kaiflow.scope" -}}
+{{- if .Values.namespaced }}{{ printf "-%v" (first .Values.namespaces) }}{{ end }}
+{{- end }}
+
 {{- define "kaiflow.selector" -}}
 app.kubernetes.io/name: {{ include "kaiflow.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}

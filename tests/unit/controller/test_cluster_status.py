@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from controller.cluster_status import cluster_status
 from controller.events import KINDS, Told, changes, event_body
-from controller.intent import Intent, Refusal
+from controller.intent import HASH, Intent, Refusal
 from controller.runs import CRON_LABEL
 from pipelines.nodes import node_id
 
@@ -34,6 +34,12 @@ def run(name, phase="Running", scheduled=False, started="2026-11-25T09:00:00Z", 
         "spec": {"templates": [{"dag": {"tasks": [{"name": t} for t in TASKS]}}], "onExit": "release"},
         "status": {"phase": phase, "startedAt": started, "finishedAt": NOW, "nodes": nodes},
     }  # fmt: skip
+
+
+def scheduled(name, phase="Running", **phases):
+    """A run of the schedule that has found new rows, where its fetch has ended."""
+    looks = phases.setdefault("fetch", "Succeeded") != "Succeeded"
+    return run(name, phase, True, "2026-11-25T09:30:00Z", {} if looks else {"fetch": {"changed": "true"}}, **phases)
 
 
 GOOD = {
@@ -67,10 +73,10 @@ def test_a_refusal_keeps_what_was_known():
 
 def test_a_run_of_the_schedule_takes_nothing_from_what_serves_until_it_has_succeeded():
     ready = status([FIRST])
-    second = run("ws-2", scheduled=True, started="2026-11-25T09:30:00Z", fetch="Running")
+    second = scheduled("ws-2", tune="Running")
     found = status([FIRST, second], ready)
     assert (found["state"], found["endpoint"], found["output"]["digest"]) == ("Ready", "http://ws", "sha256:1")
-    assert found["step"] == "fetch"
+    assert found["step"] == "tune"
     failed = run("ws-2", "Failed", scheduled=True, started="2026-11-25T09:30:00Z", fetch="Failed")
     found = status([FIRST, failed], found)
     assert (found["state"], conditions(found)["LastRunSucceeded"]) == ("Ready", ("False", "StepFailed"))
@@ -93,11 +99,96 @@ def test_a_run_that_found_nothing_new_leaves_only_its_entry():
     }
 
 
-def test_what_such_a_run_showed_while_it_looked_gives_way_to_the_run_before():
+def without_runs(found):
+    return {k: v for k, v in found.items() if k not in ("runs", "conditions")}
+
+
+def test_while_such_a_run_looks_or_waits_for_another_nothing_is_different_but_its_entry():
     ready = status([FIRST])
-    looking = run("ws-2", scheduled=True, started="2026-11-25T09:30:00Z", fetch="Running")
-    during = status([FIRST, looking], ready)
-    assert during["workflow"] == "ws-2"
+    for looking in (scheduled("ws-2", "Pending", fetch="Pending"), scheduled("ws-2", fetch="Running")):
+        for before, first in ((ready, [FIRST]), (status([], ready), [])):  # Argo has removed it, too
+            during = status([*first, looking], before)
+            assert without_runs(during) == without_runs(ready)
+            assert conditions(during)["Finished"] == ("True", "RunSucceeded")
+            assert [r["phase"] for r in during["runs"]] == ["Succeeded", looking["status"]["phase"]]
+
+
+def test_a_run_that_found_nothing_new_leaves_what_outlived_its_workflow():
+    without = replace(INTENT, serves=False)
+    tasks = {**GOOD, "deploy": {}}
+    tuned = run("ws-aaaa", "Succeeded", outputs=tasks, deploy="Omitted")
+    done = status([tuned], None, without)
+    alone = status([], done, without)
+    during = status([scheduled("ws-2", fetch="Running")], alone, without)
+    skipped = dict.fromkeys(("provision", "weights", "tune", "push", "deploy"), "Omitted")
+    nothing = run("ws-2", "Succeeded", True, "2026-11-25T09:30:00Z", {"fetch": {"changed": "false"}}, **skipped)
+    for found in (during, status([nothing], during, without), status([], status([nothing], during, without), without)):
+        assert without_runs(found) == without_runs(done)
+        assert found["state"] == "Succeeded"
+
+
+def test_what_serves_is_told_though_the_next_run_began_in_the_same_moment():
+    working = status([run("ws-aaaa", tune="Running")])
+    second = scheduled("ws-2", tune="Running")
+    found = status([FIRST, second], working)
+    assert (found["state"], found["endpoint"]) == ("Ready", "http://ws")
+    failed = scheduled("ws-2", "Failed", tune="Failed")
+    found = status([FIRST, failed], working)
+    assert (found["state"], found["endpoint"]) == ("Ready", "http://ws")
+    assert conditions(found)["LastRunSucceeded"][0] == "False"
+    again = cluster_status(workspace(found), INTENT, [FIRST, failed], None, "2026-11-26T00:00:00Z")
+    assert again == found  # it is not written again
+
+
+def asked(name, generation, **kept):
+    """A run that was made for a generation of the Workspace."""
+    made = run(name, "Succeeded", outputs=GOOD, **kept)
+    made["metadata"]["labels"] |= {"kaiflow.dev/asked": f"{generation}.77"}
+    return made
+
+
+def test_an_old_success_is_none_of_what_is_asked_for_now():
+    """``kubectl wait`` takes a condition for news when its observedGeneration is today's."""
+    first = asked("ws-aaaa", 1)
+    for intent in (replace(INTENT, revision="bbbb", run="ws-bbbb", asked="2.77"), Refusal("X", "It is wrong.")):
+        found = status([first], status([first]), intent)
+        generations = {c["type"]: c["observedGeneration"] for c in found["conditions"]}
+        assert (generations["Finished"], generations["WorkspaceSucceeded"], generations["Planned"]) == (1, 1, 2)
+        assert found["observedGeneration"] == 2
+    body = workspace(status([first]))
+    body["metadata"]["annotations"] = {HASH: INTENT.revision}  # the change asks for nothing else
+    same = cluster_status(body, INTENT, [first], None, NOW)
+    assert {c["observedGeneration"] for c in same["conditions"]} == {2}
+
+
+def test_a_refusal_beside_a_run_does_not_hide_what_serves():
+    ready = status([FIRST])
+    workflows = [FIRST, run("ws-bbbb", started="2026-11-25T11:00:00Z", fetch="Running")]
+    moving = status(workflows, ready)
+    assert status(workflows, moving, Refusal("ConfigMapNotFound", "It is not there."))["endpoint"] == "http://ws"
+
+
+def of_kaito(found):
+    """Return what KAITO's CRD keeps of a status."""
+    return {key: found[key] for key in ("state", "conditions") if key in found}
+
+
+def test_under_kaitos_crd_a_success_outlives_its_workflow_too():
+    body = workspace(of_kaito(status([FIRST])))
+    body["metadata"]["annotations"] = {HASH: "aaaa"}
+    assert cluster_status(body, INTENT, [], None, NOW)["state"] == "Ready"
+    old = run("ws-oooo", "Failed", started="2026-11-24T09:00:00Z", fetch="Failed")
+    old["metadata"]["labels"]["kaiflow.dev/revision"] = "oooo"
+    assert cluster_status(body, INTENT, [old], None, NOW)["state"] == "Ready"
+    working = workspace(of_kaito(status([run("ws-aaaa", tune="Running")])))
+    working["metadata"]["annotations"] = {HASH: "aaaa"}
+    assert cluster_status(working, INTENT, [], None, NOW)["state"] == "Failed"  # it was deleted
+
+
+def test_what_such_a_run_showed_while_it_looked_gives_way_to_the_run_before():
+    """An older kaiflow has shown it."""
+    ready = status([FIRST])
+    during = {**ready, "workflow": "ws-2"}
     skipped = dict.fromkeys(("provision", "weights", "tune", "push", "deploy"), "Omitted")
     nothing = run("ws-2", "Succeeded", True, "2026-11-25T09:30:00Z", {"fetch": {"changed": "false"}}, **skipped)
     found = status([FIRST, nothing], during)

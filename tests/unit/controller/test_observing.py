@@ -2,29 +2,45 @@
 
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from controller.intent import Intent, Refusal
-from controller.kube_api import ApiError
-from controller.observing import Observer
+from controller.kube_api import ApiError, Object
+from controller.observing import FRESH_SECONDS, Observer, is_telling, must_ask_again
+from controller.reflector import Key
+from pipelines.nodes import node_id
 from pipelines.plan import Placement
+from steps.contract import WORKSPACE_LABEL
 
 KEY = ("team", "tune-phi-3")
 
 
-def wish_of(workspace, get):
-    """Return what the Workspace asks for, where the API server answers by ``get``."""
+def looking(workspace, get, text=None):
+    """Return how the Workspace is looked at, where the API server answers by ``get``."""
     workspace["metadata"] |= {"namespace": KEY[0], "uid": "u-1", "generation": 1}
 
     async def answered(path, query=None, accept=""):
         return get(path)
 
-    live = SimpleNamespace(objects={KEY: workspace}, known=True)
-    observer = Observer(SimpleNamespace(get=answered), Placement(), live, live, live)  # type: ignore[arg-type]
-    seen = asyncio.run(observer.observe(KEY))
-    assert seen is not None
-    return seen[0].intent
+    api: Any = SimpleNamespace(get=answered, text=text)
+    runs: dict[Key, Object] = {}
+    live, none, workflows = (SimpleNamespace(objects=o, known=True) for o in ({KEY: workspace}, {}, runs))
+    observer = Observer(api, Placement(), live, workflows, none)  # type: ignore[arg-type]
+
+    def look():
+        seen = asyncio.run(observer.observe(KEY))
+        assert seen is not None
+        return seen[0]
+
+    look.observer, look.runs = observer, runs  # type: ignore[attr-defined]
+    return look
+
+
+def wish_of(workspace, get):
+    """Return what the Workspace asks for, where the API server answers by ``get``."""
+    return looking(workspace, get)().intent
 
 
 def forbidden(path):
@@ -48,3 +64,51 @@ def test_a_secret_that_is_missing_is_named(workspace):
     said = wish_of(workspace, lambda path: None)
     assert isinstance(said, Refusal)
     assert said.reason == "SecretNotFound"
+
+
+def test_a_namespace_that_is_served_now_is_looked_at_again(workspace, put, monkeypatch):
+    put(workspace, "tuning.output", {"volumeSource": {"persistentVolumeClaim": {"claimName": "out"}}})  # no Secret
+    rights, now = [], [100.0]
+
+    def get(path):
+        if not rights:
+            forbidden(path)
+
+    look = looking(workspace, get)
+    monkeypatch.setattr("controller.observing.time", SimpleNamespace(monotonic=lambda: now[0]))
+    refused = look()
+    assert isinstance(refused.intent, Refusal)
+    assert must_ask_again(refused)
+    rights.append("given")
+    now[0] += FRESH_SECONDS + 1
+    assert isinstance(look().intent, Intent)
+
+
+def test_what_a_crd_of_fewer_fields_did_not_keep_is_remembered(workspace):
+    workspace["status"] = {"state": "Ready"}
+    look = looking(workspace, lambda path: None)
+    look.observer.memory[KEY].less_stored = ({"state": "Ready", "workflow": "w"}, {"state": "Ready"})
+    assert look().workspace["status"] == {"state": "Ready", "workflow": "w"}
+    workspace["status"] = {"state": "Failed"}  # somebody else has written it
+    assert look().workspace["status"] == {"state": "Failed"}
+
+
+def test_a_log_that_does_not_come_holds_nobody_up(workspace, monkeypatch):
+    async def never(path, query):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("controller.observing.LOG_TIMEOUT_SECONDS", 0.05)
+    look = looking(workspace, lambda path: None, text=never)
+    name = "ws-1"
+    node = {"id": "ws-1-1", "name": f"{name}.tune", "displayName": "tune", "type": "Pod", "phase": "Running"}
+    run = {
+        "metadata": {"name": name, "namespace": KEY[0], "creationTimestamp": "2026-11-25T09:00:00Z",
+                     "labels": {WORKSPACE_LABEL: KEY[1]}},
+        "spec": {"templates": [{"dag": {"tasks": [{"name": "tune"}]}}]},
+        "status": {"phase": "Running", "nodes": {node_id(name, f"{name}.tune"): node}},
+    }  # fmt: skip
+    look.runs[KEY[0], name] = run
+    look.observer.index(None, run)
+    seen = look()
+    assert is_telling(seen)
+    assert seen.training is None

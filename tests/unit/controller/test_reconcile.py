@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from controller import reconcile as r
-from controller.intent import HASH, REVISION, Intent, Refusal
+from controller.intent import HASH, MARKED, REVISION, Intent, Refusal
 from controller.reconcile import Observed, reconcile
+from controller.runs import CRON_LABEL
 
 NOW = "2026-11-25T10:00:00Z"
 LATER = "2026-11-25T10:31:00Z"
@@ -37,9 +38,15 @@ def run(name="ws-aaaa", revision="aaaa", asked="3.0", phase="Running", created="
     }  # fmt: skip
 
 
-def cron(revision="aaaa", offered="offer-1"):
-    labels = {"kaiflow.dev/revision": revision, "kaiflow.dev/offered": offered}
-    return {"metadata": {"name": "ws", "namespace": "team", "labels": labels}}
+def cron(revision="aaaa", offered="offer-1", asked="3.0", **spec):
+    labels = {"kaiflow.dev/revision": revision, "kaiflow.dev/offered": offered, "kaiflow.dev/asked": asked}
+    return {"metadata": {"name": "ws", "namespace": "team", "labels": labels}, "spec": spec}
+
+
+def of_schedule(phase="Running"):
+    made = run("ws-1", phase=phase)
+    made["metadata"]["labels"] = {"kaiflow.dev/revision": "aaaa", CRON_LABEL: "ws"}
+    return made
 
 
 def cleanup(phase):
@@ -117,6 +124,19 @@ def test_a_revision_keeps_its_number():
     assert r.revision_number(body, "aaaa") == 2
     assert r.revision_number(body, "bbbb") == 4
     assert r.revision_number(body, "dddd") == 5
+    many = [{"name": "x", "phase": "Succeeded", "revision": f"{n:04}"} for n in range(5, 15)]  # ten are kept
+    body = workspace("0014", status={"runs": many})
+    body["metadata"]["annotations"][REVISION] = "15"
+    assert [r.revision_number(body, v) for v in ("0005", "0013", "0015")] == [6, 14, 16]
+
+
+def test_a_copy_of_a_workspace_is_run_though_the_marks_came_along():
+    body = workspace("aaaa")
+    body["metadata"]["annotations"][MARKED] = "the uid of another"
+    assert done(seen(body)) == [r.CreateRun()]
+    assert r.revision_number(body, "aaaa") == 1
+    body["metadata"]["annotations"][MARKED] = "u"
+    assert done(seen(body, workflows=(run(),))) == []
 
 
 def test_what_is_refused_starts_nothing_and_stops_nothing():
@@ -141,7 +161,16 @@ def test_the_schedule_follows_the_revision():
     assert done(seen(body, intent=SCHEDULED, workflows=(run(),), cron=cron("bbbb"))) == [r.ApplyCron()]
     upgraded = cron(offered="offer-0")  # images of before
     assert done(seen(body, intent=SCHEDULED, workflows=(run(),), cron=upgraded)) == [r.ApplyCron()]
+    changed = cron(asked="2.0")  # another time of day
+    assert done(seen(body, intent=SCHEDULED, workflows=(run(),), cron=changed)) == [r.ApplyCron()]
     assert done(seen(body, workflows=(run(),), cron=cron())) == [r.DeleteCron("ws")]
+
+
+def test_a_schedule_goes_after_its_run_which_would_go_with_it():
+    body, ended = workspace("aaaa"), run(phase="Succeeded")
+    assert done(seen(body, workflows=(ended, of_schedule()), cron=cron())) == [r.SuspendCron("ws")]
+    assert done(seen(body, workflows=(ended, of_schedule()), cron=cron(suspend=True))) == []
+    assert done(seen(body, workflows=(ended, of_schedule("Failed")), cron=cron(suspend=True))) == [r.DeleteCron("ws")]
 
 
 def test_leaving_it_stops_the_run_frees_the_nodes_and_goes():

@@ -78,6 +78,8 @@ def test_the_same_request_has_the_same_revision_and_another_has_another(workspac
     assert resolved(workspace).revision == first
     assert resolved(workspace, LoraConfig={"r": 4}).revision != first
     assert resolved(put(workspace, "metadata.labels", {"a": "b"})).revision == first
+    assert resolved(put(workspace, "tuning.schedule", {"cron": "0 3 * * 0"})).revision == first  # when is not what
+    assert resolved(put(workspace, "tuning.schedule", {"cron": "0 3 * * 0", "suspend": True})).revision == first
     assert resolved(put(workspace, "tuning.input.urls", ["https://x.example.com/b"])).revision != first
 
 
