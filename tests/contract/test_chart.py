@@ -200,7 +200,10 @@ def test_each_team_may_have_a_release_of_its_own():
 
 def test_one_namespace_needs_no_rights_beyond_it_but_for_nodes_and_the_crd():
     bodies = rendered(CASES["one namespace"])
-    assert {b["metadata"]["name"] for b in of_kind(bodies, "ClusterRole")} == {"kaiflow-nodes", "kaiflow-crd"}
+    assert {b["metadata"]["name"] for b in of_kind(bodies, "ClusterRole")} == {
+        "kaiflow-team-nodes",
+        "kaiflow-team-crd",
+    }
 
 
 ODD = ("x: y", "x:", "x #y", "true", "1", "a\nb", 'say "x"', "{{ nothing }}", "")
