@@ -206,7 +206,8 @@ def _cron(body: Object) -> Object:
     conditions = (body.get("status") or {}).get("conditions") or ()
     refused = [{"message": c.get("message", "")} for c in conditions if c.get("type") == "SpecError"]
     metadata = {key: value for key, value in body["metadata"].items() if key in kept}
-    return {"metadata": metadata, **({"refused": refused[-1]} if refused else {})}
+    suspended = bool((body.get("spec") or {}).get("suspend"))
+    return {"metadata": metadata, "suspended": suspended, **({"refused": refused[-1]} if refused else {})}
 
 
 def _matters(before: Object, after: Object) -> bool:

@@ -15,7 +15,7 @@ from controller.kube_api import Object
 from controller.mirror import mirror
 from controller.observed_steps import output, read_steps
 from controller.observed_workflow import has_ended, is_unreadable
-from controller.runs import CRON_LABEL, with_run
+from controller.runs import is_scheduled, with_run
 
 Status = dict[str, Any]
 REVISION_LABEL = "kaiflow.dev/revision"
@@ -77,12 +77,8 @@ def shown(workspace: Object, workflows: Sequence[Object]) -> Sequence[Object]:
         since = str(known[-1].get("startedAt") or "") if known else ""
         return [run for run in told if run["metadata"]["creationTimestamp"] > since]
     if not last and (mark := started(workspace)):  # KAITO's CRD keeps no name of a run; the mark is of the newest
-        told = [run for run in told if not has_ended(run) or _is_scheduled(run) or _revision(run) == mark]
+        told = [run for run in told if not has_ended(run) or is_scheduled(run) or _revision(run) == mark]
     return told
-
-
-def _is_scheduled(run: Object) -> bool:
-    return CRON_LABEL in (run["metadata"].get("labels") or {})
 
 
 def _revision(run: Object) -> str:
@@ -91,7 +87,7 @@ def _revision(run: Object) -> str:
 
 def _is_news(run: Object) -> bool:
     """Whether the run is one that the Workspace has asked for, or one of the schedule that has found something new."""
-    if not _is_scheduled(run):
+    if not is_scheduled(run):
         return True
     steps = {step.name: step for step in read_steps(run)}
     changed = output(steps, "fetch", "changed")
@@ -106,7 +102,7 @@ def _with_run(
     status = mirror(before, run, training, _generation(run, workspace, intent), now, attempts)
     if is_unreadable(run):
         status = _without_steps(before, status, run)
-    if _is_scheduled(run) and before.get("state") == "Ready":
+    if is_scheduled(run) and before.get("state") == "Ready":
         return _still_serving(before, status, OF_SERVING, CONDITIONS_OF_SERVING)
     if before.get("endpoint") and not (isinstance(intent, Intent) and not intent.serves):
         return _still_serving(before, status, OF_SERVER, CONDITIONS_OF_SERVER)

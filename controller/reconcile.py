@@ -18,7 +18,7 @@ from controller.events import Told, changes
 from controller.intent import REVISION, Intent, Refusal, started
 from controller.kube_api import Object
 from controller.observed_workflow import has_ended
-from controller.runs import CRON_LABEL, KEEP_RUNS
+from controller.runs import KEEP_RUNS, is_scheduled
 
 FINALIZER = "kaiflow.dev/nodes"
 STOPPING_SECONDS = 5.0  # until a run that was told to stop is looked at again
@@ -188,8 +188,8 @@ def _is_stale(known: Object, seen: Observed, intent: Intent) -> bool:
     if known["metadata"]["labels"].get(GENERATION_LABEL) != intent.asked:
         return True
     began = known["metadata"]["creationTimestamp"]
-    later = (run["metadata"] for run in seen.workflows if run["metadata"]["creationTimestamp"] > began)
-    return any(CRON_LABEL not in (metadata.get("labels") or {}) for metadata in later)
+    later = (run for run in seen.workflows if run["metadata"]["creationTimestamp"] > began)
+    return any(not is_scheduled(run) for run in later)
 
 
 def _is_of(run: Object, intent: Intent) -> bool:
@@ -226,16 +226,18 @@ def _schedule(seen: Observed, intent: Intent) -> Iterator[Action]:
             yield Tell(Told("ScheduleSet", f"The schedule runs revision {intent.revision}."))
         elif seen.cron and seen.cron.get("refused"):
             yield Tell(Told("ScheduleRefused", f"Argo does not run the schedule: {seen.cron['refused']['message']}"))
-    elif seen.cron is not None and any(
-        CRON_LABEL in (r["metadata"].get("labels") or {}) and not has_ended(r) for r in seen.workflows
-    ):
-        if not (seen.cron.get("spec") or {}).get("suspend"):
-            yield SuspendCron(
-                seen.cron["metadata"]["name"]
-            )  # what it owns would go with it, before its nodes are given back
     elif seen.cron is not None:
-        yield DeleteCron(seen.cron["metadata"]["name"])
-        yield Tell(Told("ScheduleRemoved", "The Workspace has no schedule any more."))
+        yield from _unschedule(seen, seen.cron)
+
+
+def _unschedule(seen: Observed, cron: Object) -> Iterator[Action]:
+    """Yield what ends the schedule: after its run, which it owns and which would go with it, node and all."""
+    if any(is_scheduled(run) and not has_ended(run) for run in seen.workflows):
+        if not cron.get("suspended"):
+            yield SuspendCron(cron["metadata"]["name"])
+        return
+    yield DeleteCron(cron["metadata"]["name"])
+    yield Tell(Told("ScheduleRemoved", "The Workspace has no schedule any more."))
 
 
 def _status(seen: Observed, now: str) -> Iterator[Action]:

@@ -37,7 +37,7 @@ def run_entry(workflow: Mapping[str, Any], steps: Mapping[str, StepStatus]) -> R
         "name": metadata["name"],
         "phase": phase,
         "revision": labels.get("kaiflow.dev/revision"),
-        "scheduled": True if CRON_LABEL in labels else None,
+        "scheduled": True if is_scheduled(workflow) else None,
         "reason": _reason(workflow, phase, steps),
         "startedAt": status.get("startedAt"),
         "finishedAt": status.get("finishedAt"),
@@ -48,6 +48,11 @@ def run_entry(workflow: Mapping[str, Any], steps: Mapping[str, StepStatus]) -> R
         "nodeSeconds": cost(steps).get("nodeSeconds"),
     }
     return {key: value for key, value in entry.items() if value not in (None, "")}
+
+
+def is_scheduled(workflow: Mapping[str, Any]) -> bool:
+    """Whether a CronWorkflow has started the run."""
+    return CRON_LABEL in (workflow["metadata"].get("labels") or {})
 
 
 def _reason(workflow: Mapping[str, Any], phase: str, steps: Mapping[str, StepStatus]) -> str | None:

@@ -38,9 +38,9 @@ def run(name="ws-aaaa", revision="aaaa", asked="3.0", phase="Running", created="
     }  # fmt: skip
 
 
-def cron(revision="aaaa", offered="offer-1", asked="3.0", **spec):
+def cron(revision="aaaa", offered="offer-1", asked="3.0"):
     labels = {"kaiflow.dev/revision": revision, "kaiflow.dev/offered": offered, "kaiflow.dev/asked": asked}
-    return {"metadata": {"name": "ws", "namespace": "team", "labels": labels}, "spec": spec}
+    return {"metadata": {"name": "ws", "namespace": "team", "labels": labels}}
 
 
 def of_schedule(phase="Running"):
@@ -169,8 +169,9 @@ def test_the_schedule_follows_the_revision():
 def test_a_schedule_goes_after_its_run_which_would_go_with_it():
     body, ended = workspace("aaaa"), run(phase="Succeeded")
     assert done(seen(body, workflows=(ended, of_schedule()), cron=cron())) == [r.SuspendCron("ws")]
-    assert done(seen(body, workflows=(ended, of_schedule()), cron=cron(suspend=True))) == []
-    assert done(seen(body, workflows=(ended, of_schedule("Failed")), cron=cron(suspend=True))) == [r.DeleteCron("ws")]
+    suspended = {**cron(), "suspended": True}
+    assert done(seen(body, workflows=(ended, of_schedule()), cron=suspended)) == []
+    assert done(seen(body, workflows=(ended, of_schedule("Failed")), cron=suspended)) == [r.DeleteCron("ws")]
 
 
 def test_leaving_it_stops_the_run_frees_the_nodes_and_goes():
