@@ -53,8 +53,30 @@ class Manifests:
     config_maps: tuple[ConfigMap, ...]
 
 
+MOST_NODES = 100_000  # of a document, aliases written out; a list of addresses is far shorter
+
+
+def _expanded_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many nodes a document has when its aliases are written out; each node is looked at once."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1  # of one that holds itself, which has no end
+        inside = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = [part for item in inside for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_expanded_nodes(part, known) for part in parts)
+    return known[id(node)]
+
+
 class _JsonLoader(yaml.SafeLoader):
     """YAML as Kubernetes reads it: JSON's types only, no duplicate keys."""
+
+    def compose_document(self) -> yaml.Node | None:
+        """Refuse a document whose aliases stand for far more than is written: ten lines may stand for gigabytes."""
+        node: yaml.Node | None = super().compose_document()
+        if node is not None and _expanded_nodes(node, {}) > MOST_NODES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"its aliases stand for more than {MOST_NODES} values", node.start_mark
+            )
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401  (typed wrongly upstream)
         """Refuse a key that stands twice, before merge keys are filled in."""

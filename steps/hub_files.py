@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from presets.errors import ConfigError, DataError, KaiflowError, NotPermittedError, TryAgainError, UnavailableError
+from steps.hub_transport import transport_errors
 from steps.limits import check_size
 
 HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
@@ -51,7 +52,7 @@ def fetch_hub_file(file: HubFile, folder: Path | None, max_bytes: int) -> tuple[
     """
     try:
         from huggingface_hub import HfApi, constants, hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+        from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise ConfigError(
             "HubMissing", "Reading from the hub needs huggingface_hub.", fix="pip install 'kaiflow[data]'."
@@ -71,7 +72,7 @@ def fetch_hub_file(file: HubFile, folder: Path | None, max_bytes: int) -> tuple[
         )
     except HfHubHTTPError as error:
         raise _refused(file, error.response.status_code, str(error.response.headers.get("X-Error-Code", ""))) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except transport_errors() as error:
         raise TryAgainError(
             "HubUnreachable",
             f"The hub does not answer for {file.repository} ({type(error).__name__}).",

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.recipe import ModelRecipe, PackagedWeights
 from steps import logs, weights_folder
+from steps.hub_transport import transport_errors
 from steps.model_files import UNWANTED_FILES, WANTED_FILES, require_whole
 from steps.weights_image import from_image, pinned
 
@@ -109,14 +110,13 @@ def _from_hub(origin: Origin, folder: Path) -> None:
 @contextmanager
 def _hub_errors(model: str, revision: str) -> Iterator[None]:
     """Turn what goes wrong with the hub into errors that say what to do."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         yield
     except HfHubHTTPError as error:
         raise _refused(model, revision, error.response.status_code) from error
-    except (httpx.HTTPError, OSError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+    except transport_errors() as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # this machine's fault
             raise
         raise TryAgainError(

@@ -21,7 +21,7 @@ from typing import Any
 from steps.cluster import Cluster
 
 WORKDIR = "{{workflow.parameters.workdir}}"
-INSIDE = "/work"
+INSIDE = "/mnt/work"  # where no image of a checkout has anything
 POLL_SECONDS = 0.3
 # What Argo's executor does around a step's command, and in the container beside it.
 LAY_DOWN = 'mkdir -p "$(dirname "$1")" && printf %s "$REQUEST" > "$1"'

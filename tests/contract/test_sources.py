@@ -392,6 +392,27 @@ def test_what_the_hub_refuses_is_explained(hub, tmp_path, url, token, said):
     assert bool(said) == bool(done.returncode)
 
 
+def test_a_hub_that_is_not_reached_is_said_to_be_and_asked_again(tmp_path):
+    done = from_hub("hf://datasets/a/b/t.jsonl", tmp_path, "http://127.0.0.1:9")
+    assert "TryAgainError" in done.stderr
+    assert "hub does not answer for a/b" in done.stderr
+
+
+ASK = """
+from steps.weights_origin import _hub_errors
+with _hub_errors("a/b", "main"):
+    from huggingface_hub import HfApi
+    HfApi().model_info("a/b", timeout=5)
+"""
+
+
+def test_the_hub_of_the_weights_is_said_to_be_away_too():
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    command = [sys.executable, "-c", ASK]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert "TryAgainError: The model hub does not answer" in done.stderr
+
+
 # ---- buckets
 
 

@@ -1,5 +1,7 @@
 """Files as people write them: several documents, wrong YAML, odd values."""
 
+import time
+
 import pytest
 import yaml
 from hypothesis import given
@@ -78,3 +80,19 @@ json_values = st.recursive(
 def test_no_document_whatever_makes_the_parser_crash(body):
     manifest = parse_workspace({"apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", **body}, "f")
     assert (manifest.workspace is None) == bool(manifest.errors)
+
+
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+
+
+@pytest.mark.parametrize("text", [BOMB, "a: &a [*a]", "a: &a {b: *a}"], ids=["nine by nine", "a list", "a mapping"])
+def test_aliases_that_stand_for_too_much_are_refused_at_once(text):
+    began = time.monotonic()
+    with pytest.raises(InvalidInput, match="not valid YAML"):
+        load_yaml(text, "file.yaml")
+    assert time.monotonic() - began < 5
+
+
+def test_aliases_and_long_lists_are_fine():
+    assert load_yaml("a: &a {b: 1}\nc: *a\nd: {<<: *a}", "x") == [{"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1}}]
+    assert len(load_yaml("".join(f"- https://data.example.com/{n}\n" for n in range(20_000)), "x")[0]) == 20_000
