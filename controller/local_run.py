@@ -4,7 +4,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +97,15 @@ def _workflow(planned: Plan, folder: StateFolder, options: RunOptions) -> dict[s
     return workflow
 
 
+def _beside(before: Mapping[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return the status of a run beside which an earlier one's server goes on, and its image is still there."""
+    kept = {key: before[key] for key in ("output", "endpoint") if key in before and key not in now}
+    if "endpoint" not in kept:
+        return {**now, **kept}
+    serving = {c["type"]: c for c in before.get("conditions", ()) if c["type"] == "InferenceReady"}
+    return {**now, **kept, "conditions": [serving.get(c["type"], c) for c in now["conditions"]]}
+
+
 class _Recorder:
     """Mirrors every change of the Workflow into the state folder, and passes it on to whoever watches."""
 
@@ -105,8 +114,9 @@ class _Recorder:
         self._folder = folder
         self._watcher = watcher
         self._lock = threading.Lock()
-        stored = folder.stored() or {}
-        self._status: dict[str, Any] = stored.get("status") or {}
+        stored = folder.true_now() or {}
+        self._before: Mapping[str, Any] = stored.get("status") or {}
+        self._status = dict(self._before)
         self._body = loaded.workspace.model_dump(
             mode="json", by_alias=True, exclude={"status"}, exclude_none=True, exclude_defaults=True
         )
@@ -128,13 +138,14 @@ class _Recorder:
             events = training_events(self._folder.logs / "tune.log")
             newest = events[-1] if events else None
             generation = self._loaded.workspace.metadata.generation
-            self._status = {**mirror(self._status, workflow, newest, generation, timestamp()), "plan": self._plan}
+            now = mirror(self._status, workflow, newest, generation, timestamp())
+            self._status = {**_beside(self._before, now), "plan": self._plan}
             workspace = {**self._body, "status": self._status}
             phases = [step["phase"] for step in self._status["steps"]]
-            now = time.monotonic()
-            if finished or phases != self._phases or now - self._written_at >= WRITE_SECONDS:
+            elapsed = time.monotonic() - self._written_at
+            if finished or phases != self._phases or elapsed >= WRITE_SECONDS:
                 self._write(workspace, workflow)
-                self._written_at, self._phases = now, phases
+                self._written_at, self._phases = time.monotonic(), phases
             fresh = [event for event in events if event["trained_steps"] > self._last_step]
             self._last_step = fresh[-1]["trained_steps"] if fresh else self._last_step
             self._watcher(workspace, fresh)

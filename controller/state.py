@@ -102,13 +102,19 @@ class StateFolder:
         Raises:
             WorkspaceNotFoundError: nothing of that name has been run here.
         """
-        workspace = self.stored()
+        workspace = self.true_now()
         if workspace is None:
             raise WorkspaceNotFoundError("WorkspaceNotFound", f"There is no Workspace {self.name!r} here.", fix="")
-        status = workspace.get("status") or {}
+        return workspace
+
+    def true_now(self) -> dict[str, Any] | None:
+        """Return the Workspace with the status that is true now, None when nothing of that name has been run here."""
+        workspace = self.stored()
+        status = (workspace or {}).get("status") or {}
         if status.get("state") in ("Pending", "Running") and self.runner() is None:
             _set_interrupted(status)
-        if status.get("state") == "Ready" and local_server.find(self.work / "deploy") is None:
+        serves = status.get("state") == "Ready" or "endpoint" in status
+        if serves and local_server.find(self.work / "deploy") is None:
             _set_not_serving(status)
         return workspace
 
@@ -188,7 +194,8 @@ def _set_interrupted(status: dict[str, Any]) -> None:
 
 
 def _set_not_serving(status: dict[str, Any]) -> None:
-    status["state"] = "Succeeded"
+    if status["state"] == "Ready":
+        status["state"] = "Succeeded"
     status.pop("endpoint", None)
     message = "the server is not running. Run the file again: only the server is started."
     for condition in status.get("conditions", ()):

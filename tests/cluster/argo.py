@@ -65,6 +65,7 @@ class Argo:
         self.started: list[str] = []  # uids of the Workflows that were run
         self.asked: dict[str, tuple[str, str, str]] = {}  # uid -> Workspace, Workflow, what it was asked for
         self._canned = canned
+        self.pods = True  # whether steps that are not canned are pods; processes of this machine otherwise
         self._folder = folder
         self._engines: dict[str, LocalEngine] = {}
         self._threads: list[threading.Thread] = []
@@ -154,7 +155,7 @@ class Argo:
     def _replace(self, workflow: dict[str, Any], template: dict[str, Any], folder: Path) -> None:
         if self._canned:
             self._can(template, folder / "work")
-        else:
+        elif self.pods:
             self._as_pod(workflow, template, folder)
 
     def _can(self, template: dict[str, Any], work: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from steps import local_server
 from steps.oci_layout import LayoutStore
+from tests.e2e.commands import workspace
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
 
@@ -200,6 +201,20 @@ def test_a_second_run_reuses_every_step_and_is_ready_in_seconds(tuned, endpoint)
 def test_a_plan_names_what_is_finished(tuned):
     plan = json.loads(tuned.kaiflow("plan", tuned.file, "-o", "json").stdout)
     assert plan["finished"] == ["fetch", "weights", "tune", "push"]
+
+
+def test_a_run_that_fails_leaves_what_serves_as_it_was_and_says_so(tuned, endpoint):
+    before = tuned.get("small")["status"]
+    file = tuned.write(workspace("small", ["file:///nowhere/rows.jsonl"]), "missing.yaml")
+    assert tuned.kaiflow("run", file).returncode != 0
+    status = tuned.get("small")["status"]
+    assert (status["state"], status["endpoint"], status["output"]) == ("Failed", endpoint, before["output"])
+    ready = {c["type"]: c["status"] for c in status["conditions"]}
+    assert (ready["InferenceReady"], ready["WorkspaceSucceeded"]) == ("True", "False")
+    assert tuned.kaiflow("chat", "small", "hi").returncode == 0
+    assert tuned.kaiflow("verify", "small").returncode == 0
+    assert tuned.kaiflow("run", tuned.file).returncode == 0
+    assert tuned.get("small")["status"]["state"] == "Ready"
 
 
 @pytest.mark.usefixtures("endpoint")
