@@ -72,6 +72,10 @@ def _step(name: str, key: str, nodes: Mapping[str, Node], *, ended: bool) -> Ste
     if phase == "Succeeded" and node.get("taskResultSynced") is False:
         phase = "Running"  # its outputs have not arrived yet
     outputs = {p["name"]: str(p.get("value", "")) for p in node.get("outputs", {}).get("parameters", ())}
+    if phase == "Succeeded" and outputs.get(
+        "steps"
+    ):  # Argo says that all is done, of a training that a budget ended too
+        progress = outputs["steps"]
     return StepStatus(name, phase, node.get("startedAt"), node.get("finishedAt"), progress, message, outputs)
 
 

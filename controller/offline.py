@@ -146,6 +146,7 @@ def render(
 ) -> None:
     """Print the Argo Workflow (and the CronWorkflow of a schedule) that a cluster would get."""
     from controller.loading import load_one
+    from controller.output import say
     from controller.planning import rendered
     from pipelines.plan import Placement
 
@@ -162,7 +163,12 @@ def render(
     )
     pods = images(image_step, image_tune, image_serve)
     placement = Placement(checked_cache(cache), image_volumes, known_machines(gpus), nodes, pods)
-    typer.echo(rendered(load_one(file, config).recipe, output, placement))
+    loaded = load_one(file, config)
+    if loaded.workspace.runs_without_cluster_data:
+        say(
+            "Warning: tuning.input.urls: file:// and pkg:// are read on your own machine alone; a cluster refuses them."
+        )
+    typer.echo(rendered(loaded.recipe, output, placement))
 
 
 def crds(output: Output = Format.YAML) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from controller.local_run import RunResult
 from controller.output import colours, say
 from controller.state import StateFolder
+from controller.why import shortened
 from presets.errors import InvalidInput, KaiflowError
 from steps.contract import REPORT_FILE
 
@@ -32,6 +33,7 @@ def _success(status: Mapping[str, Any], folder: StateFolder) -> list[str]:
     if training.get("baseEvalLoss") is not None and training.get("evalLoss") is not None:
         base, tuned = training["baseEvalLoss"], training["evalLoss"]
         lines.append(f"held-out loss  {base:.3f} (base) -> {tuned:.3f} (tuned), {tuned / base:.2f} x")
+    lines += [f"training     {line}" for line in shortened(status)]
     lines.append(f"adapter image  {output.get('digest', '')} in {folder.store}")
     page = folder.work / "tune" / REPORT_FILE
     if page.exists():

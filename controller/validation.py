@@ -90,7 +90,7 @@ def _warnings(manifest: Manifest, config_maps: set[str]) -> Iterator[str]:
     if name is not None and name not in config_maps and "*" not in config_maps:
         yield f"tuning.config: the ConfigMap {name!r} is not in the file, so its keys were not checked"
     if workspace.runs_without_cluster_data:
-        yield "tuning.input.urls: file:// and pkg:// are read by `kaiflow run` alone"
+        yield "tuning.input.urls: file:// and pkg:// are read on your own machine alone"
 
 
 def _by_name(manifests: Manifests) -> dict[tuple[str, str], Workspace]:

@@ -14,6 +14,7 @@ def reasons(workspace: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -
     yield f"{name} is {status.get('state', 'Pending')}" + (
         f", at the step {status['step']}" if status.get("step") else ""
     )
+    yield from shortened(status)
     yield from _steps(status)
     yield from _conditions(status)
     if attempt := status.get("provision", {}).get("attempt"):
@@ -24,6 +25,14 @@ def reasons(workspace: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -
         yield "  No controller has looked at it yet: is kaiflow installed, and does it watch this namespace?"
     for event in [e for e in events if e.get("type") == "Warning"][-5:]:
         yield f"  event {event['reason']}: {event['message']}"
+
+
+def shortened(status: Mapping[str, Any]) -> Iterator[str]:
+    """Yield that a budget ended the training, where it did."""
+    tuned = any(step["name"] == "tune" and step["phase"] == "Succeeded" for step in status.get("steps", ()))
+    done, _, total = str(status.get("training", {}).get("steps", "")).partition("/")
+    if tuned and total and done != total:
+        yield f"  its budget ended the training after {done} of {total} steps; a larger one goes on from there"
 
 
 def _steps(status: Mapping[str, Any]) -> Iterator[str]:

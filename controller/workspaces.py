@@ -5,6 +5,7 @@ With ``--cluster`` (or ``--context``), and always as ``kubectl kaiflow``, a clus
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -117,13 +118,14 @@ def get(
         for line in lines(workspaces):
             write(line)
     else:
-        say(f"There is no Workspace in {place.words}.")
+        say(f"There is no Workspace {'with these labels ' if labels else ''}in {place.words}.")
 
 
 def _labels(selector: str) -> dict[str, str]:
     """Return what ``-l`` asks for; labels that are the same, as most ask for."""
     pairs = [pair.partition("=") for pair in selector.split(",") if pair]
-    if not all(key and sign for key, sign, _ in pairs):
+    words = [word for key, _, value in pairs for word in (key, value.removeprefix("="))]
+    if not all(key and sign for key, sign, _ in pairs) or not all(re.fullmatch(r"[A-Za-z0-9._/-]*", w) for w in words):
         raise typer.BadParameter("Write key=value, several with commas between them.", param_hint="--selector")
     return {key: value.removeprefix("=") for key, _, value in pairs}
 

@@ -31,7 +31,7 @@ def check_url(field: str, url: str, private_hosts_allowed: bool) -> Errors:
         scheme = url.partition("://")[0] if parts.scheme else "(none)"
         yield FieldError(
             field, "InvalidUrl", f"The scheme {scheme!r} is not supported.",
-            "A dataset URL uses https, http, hf, s3, gs or az; file:// and pkg:// are read by `kaiflow run` alone.",
+            "A dataset URL uses https, http, hf, s3, gs or az; file:// and pkg:// are read on your own machine alone.",
         )  # fmt: skip
     elif not (host or parts.scheme == "file"):
         yield FieldError(field, "InvalidUrl", f"{url} names no host.", "Write https://host/path/file.parquet.")

@@ -155,19 +155,23 @@ def read_manifests(path: Path) -> Manifests:
     """
     workspaces: list[Manifest] = []
     config_maps: list[ConfigMap] = []
+    others: list[str] = []
     for document in documents_of(path):
         kind = document.get("kind") if isinstance(document, dict) else None
         if kind == "Workspace":
             workspaces.append(parse_workspace(document, str(path)))
         elif kind == "ConfigMap":
             config_maps.append(_config_map(document, str(path)))
+        else:
+            others.append(str(kind))
     if not workspaces and not config_maps:
+        near = did_you_mean(others[0], ["Workspace"], "") if others else ""
         raise InvalidInput(
             str(path),
             [
                 FieldError(
-                    "kind", "NoWorkspace", f"{path} holds no Workspace.", "A Workspace has kind: Workspace and "
-                    f"apiVersion: {' or '.join(API_VERSIONS)}."
+                    "kind", "NoWorkspace", f"{path} holds no Workspace.", f"{near} A Workspace has kind: Workspace and "
+                    f"apiVersion: {' or '.join(API_VERSIONS)}.".strip()
                 )
             ],
         )  # fmt: skip

@@ -1,7 +1,9 @@
 """The operating system's own refusals, in words: a full disk, a limit, missing permission."""
 
 import errno
+import os
 import re
+from pathlib import Path
 
 from presets.errors import KaiflowError, UnavailableError
 
@@ -28,6 +30,8 @@ def explain_os_error(error: Exception) -> KaiflowError | None:
         return None
     reason, message, fix = _OS_ERRORS[number]
     name = error.filename if isinstance(error, OSError) else None
+    if number == errno.EACCES and name and Path(name).is_file() and not os.access(name, os.R_OK):
+        reason, message, fix = "NotReadable", "The file cannot be read.", "Change its permissions, or name another one."
     where = f" ({name})" if name else ""
     return UnavailableError(reason, message[:-1] + where + ".", fix=fix)
 

@@ -70,6 +70,7 @@ def run(request: Request, context: Context) -> Result:
     found = _finished(store, tags.run) or _as_far(store, tags.partial, budget)
     if found is not None:
         logs.event("reused", run=found.digest)
+        _lay_out_report(store, tags.report, context.work)
         return _result(found, cached=True)
     weights = require(store, request.inputs["weights"], "base model")
     store.check_out(dataset, context.work / "data")
@@ -145,6 +146,18 @@ def _report(store: Store, page: str, recipe: bytes, work: Path, run: Manifest, t
         (work / name).write_bytes(content)
     files = {name: work / name for name in contents}
     publish(store, REPORT_TYPE, files, {"kaiflow.run": run.digest}, [tag], subject=run)
+
+
+def _lay_out_report(store: Store, tag: str, work: Path) -> None:
+    """Lay the page of a run that is found again where a run's page lies; another run's must not stay there."""
+    for name in (REPORT_FILE, RECIPE_FILE):
+        (work / name).unlink(missing_ok=True)
+    page = store.find(tag)
+    if page is not None and page.artifact_type == REPORT_TYPE:
+        shutil.rmtree(work / "found", ignore_errors=True)
+        store.check_out(page, work / "found")
+        for path in (work / "found").iterdir():
+            shutil.copyfile(path, work / path.name)
 
 
 def _losses(figures: dict[str, Any]) -> dict[str, str]:

@@ -188,9 +188,13 @@ def test_peft_loads_the_adapter_and_scores_as_the_run_said(tuned, tmp_path):
 
 
 def test_a_second_run_reuses_every_step_and_is_ready_in_seconds(tuned, endpoint):
+    page = tuned.state("small") / "work/tune/report.html"
+    told = page.read_text()
+    page.write_text("that of another run")
     began = time.monotonic()
     done = tuned.kaiflow("run", tuned.file)
     assert (done.returncode, time.monotonic() - began < 20) == (0, True)
+    assert page.read_text() == told
     status = tuned.get("small")["status"]
     reused = {s["name"] for s in status["steps"] if s.get("reused")}
     assert reused == {"fetch", "weights", "tune", "push", "deploy"}

@@ -247,8 +247,9 @@ def test_get_takes_a_selector(kaiflow, ran):
     ran.write(body, {})
     assert "tune-phi-3" in kaiflow("get", "-l", "team=search,tier=b")[1]
     assert "tune-phi-3" not in kaiflow("get", "-l", "team=ads")[1]
-    code, _, err = kaiflow("get", "-l", "team")
-    assert (code, "key=value" in err) == (2, True)
+    for wrong in ("team", "team!=ads", "a=b=c", "team in (a)"):
+        code, _, err = kaiflow("get", "-l", wrong)
+        assert (code, "key=value" in err) == (2, True)
 
 
 def test_get_watches_and_prints_the_rows_that_change(kaiflow, ran, monkeypatch):

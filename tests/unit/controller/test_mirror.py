@@ -8,6 +8,7 @@ import pytest
 from controller.attempts import attempts_in
 from controller.failure import explain
 from controller.mirror import mirror
+from controller.why import shortened
 from pipelines.nodes import node_id
 
 TASKS = ("fetch", "provision", "weights", "tune", "push", "deploy")
@@ -269,3 +270,12 @@ def test_the_claim_of_a_node_has_kaitos_condition_where_nodes_are_made():
 def test_the_entry_of_a_run_that_failed_says_why(phase, message, reason):
     body = workflow("Failed", fetch="Succeeded", tune={"phase": phase, "message": message})
     assert status(body)["runs"][0]["reason"] == reason
+
+
+def test_of_a_training_that_its_budget_ended_the_steps_are_told_as_they_were():
+    early = all_done(tune={"phase": "Succeeded", "progress": "1/1", **outputs(steps="3/400")})
+    told = status(early)
+    assert next(s for s in told["steps"] if s["name"] == "tune")["progress"] == "3/400"
+    assert ["after 3 of 400 steps" in line for line in shortened(told)] == [True]
+    whole = all_done(tune={"phase": "Succeeded", **outputs(steps="400/400")})
+    assert list(shortened(status(whole))) == []

@@ -82,6 +82,14 @@ def test_no_document_whatever_makes_the_parser_crash(body):
     assert (manifest.workspace is None) == bool(manifest.errors)
 
 
+def test_a_kind_that_is_misspelt_names_the_nearest(tmp_path):
+    path = tmp_path / "w.yaml"
+    path.write_text("kind: workspace\nmetadata: {name: a}\n")
+    with pytest.raises(InvalidInput, match="holds no Workspace") as refused:
+        read_manifests(path)
+    assert "Did you mean Workspace?" in refused.value.errors[0].fix
+
+
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
 
 
