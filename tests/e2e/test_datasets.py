@@ -99,7 +99,7 @@ def test_rows_that_lose_their_whole_answer_are_refused(here, tmp_path):
 @pytest.mark.parametrize(
     ("source", "code", "said"),
     [
-        ("missing.jsonl", 1, "There is no file"),
+        ("missing.jsonl", 4, "There is no file"),
         ("https://example.com/a b.jsonl", 3, "white space"),
         ("ftp://example.com/a.jsonl", 3, "scheme 'ftp'"),
         ("https://example.com/a.jsonl#sha256=12", 3, "is not a digest"),
