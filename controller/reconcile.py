@@ -242,7 +242,7 @@ def _unschedule(seen: Observed, cron: Object) -> Iterator[Action]:
 
 def _status(seen: Observed, now: str) -> Iterator[Action]:
     before = seen.workspace.get("status") or {}
-    if not seen.argo and before.get("workflow"):
+    if not seen.argo and (before.get("workflow") or started(seen.workspace)):
         return  # what cannot be seen now is not therefore gone
     after = cluster_status(seen.workspace, seen.intent, seen.workflows, seen.training, now, seen.attempts)
     if after != before:

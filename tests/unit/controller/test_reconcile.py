@@ -211,6 +211,8 @@ def test_leaving_gives_nodes_back_though_the_workspace_can_be_planned_no_more():
 def test_runs_that_cannot_be_seen_for_a_moment_are_not_told_to_be_gone():
     body = workspace("aaaa", status={"workflow": "ws-aaaa", "state": "Running"})
     assert not [a for a in reconcile(seen(body, argo=False), NOW) if isinstance(a, r.WriteStatus)]
+    of_kaito = workspace("aaaa", status={"state": "Running"})  # whose CRD keeps no name of a run
+    assert not [a for a in reconcile(seen(of_kaito, argo=False), NOW) if isinstance(a, r.WriteStatus)]
 
 
 def test_one_that_leaves_and_is_not_ours_is_let_alone():
