@@ -2,7 +2,7 @@
 
 ``python -m tests.cluster.step_pod POD.json WORKDIR VERB``: the pod that Argo makes of the template, its image, account,
 security context, mounts and labels. As there, an init container lays the request down, and what the step wrote is
-brought out by a container beside it. The step's log is passed on, its progress and its exit code too.
+brought out by a container beside it. The step's log and its exit code are passed on.
 
 Requests for processors and memory are left out: the one node of a test has less than a GPU machine.
 """
@@ -25,7 +25,7 @@ INSIDE = "/mnt/work"  # where no image of a checkout has anything
 POLL_SECONDS = 0.3
 # What Argo's executor does around a step's command, and in the container beside it.
 LAY_DOWN = 'mkdir -p "$(dirname "$1")" && printf %s "$REQUEST" > "$1"'
-RUN = 'echo=$1; shift; "$@"; code=$?; touch "$echo"; exit $code'
+RUN = 'ended=$1; shift; "$@"; code=$?; touch "$ended"; exit $code'
 BRING_OUT = 'while [ ! -e "$1" ]; do sleep 0.2; done; cd "$2" && mkdir -p outputs && tar c outputs | base64'
 
 
