@@ -110,7 +110,9 @@ def main() -> None:
         from controller.report import print_error
         from presets.os_errors import explain_os_error
 
-        print_error(explain_os_error(error) or UnavailableError("OSError", f"{error.strerror or error}.", fix=""))
+        where = f": {error.filename}" if error.filename else ""
+        told = UnavailableError("OSError", f"{error.strerror or error}{where}.", fix="")
+        print_error(explain_os_error(error) or told)
         sys.exit(CLI_FAILED)
 
 

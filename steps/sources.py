@@ -178,7 +178,15 @@ def sha256(path: Path) -> str:
 
 
 def _file(url: str) -> Path:
-    path = Path(unquote(urlsplit(url).path))
+    parts = urlsplit(url)
+    path = Path(unquote(parts.path))
+    if parts.netloc not in ("", "localhost"):
+        raise DataError(
+            "InvalidUrl", f"{url} names a host, {parts.netloc!r}, where none is looked for.",
+            fix=f"Write three slashes and the whole path: file:///…/{Path(parts.netloc + parts.path).name}.",
+        )  # fmt: skip
+    if path.is_dir():
+        raise DataError("NotAFile", f"{path} is a folder.", fix="Name the files in it, one address each.")
     if not path.is_file():
         raise DataError(
             "DatasetNotFound", f"There is no file {path}.", fix="Check the path; file:// takes an absolute one."

@@ -100,6 +100,8 @@ def test_rows_that_lose_their_whole_answer_are_refused(here, tmp_path):
     ("source", "code", "said"),
     [
         ("missing.jsonl", 4, "There is no file"),
+        (".", 3, "is a folder"),
+        ("file://rows.csv", 3, "names a host"),
         ("https://example.com/a b.jsonl", 3, "white space"),
         ("ftp://example.com/a.jsonl", 3, "scheme 'ftp'"),
         ("https://example.com/a.jsonl#sha256=12", 3, "is not a digest"),
@@ -109,3 +111,11 @@ def test_a_source_that_makes_no_sense_is_told(here, source, code, said):
     done = here.kaiflow("audit", source)
     assert done.returncode == code
     assert said in done.stderr
+
+
+def test_a_report_that_cannot_be_written_names_the_place(here, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "a", "answer": "b"}\n')
+    done = here.kaiflow("audit", path, "--html", tmp_path / "nowhere/page.html")
+    assert done.returncode == 1
+    assert str(tmp_path / "nowhere/page.html") in done.stderr
