@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from presets.errors import ConfigError, KaiflowError, UnavailableError
+from presets.manifest import without_nulls
 from presets.recipe import DeployRecipe
 from presets.serving_place import ServingPlace
 from steps import logs
@@ -33,19 +34,38 @@ def deploy(request: Request, context: Context, cluster: Cluster, clock: Clock) -
     recipe, place = request.part("deploy", DeployRecipe), request.part("place", ServingPlace)
     served = Served.of(request, "0.0.0.0", PORT)  # noqa: S104  (a pod's own address)
     digests = {"kaiflow.dev/adapter": served.run, "kaiflow.dev/base": served.weights}
+    before = cluster.get(_path(request, "deployments"))
     for path, body in objects(request.workspace, served, place, recipe.replicas, request.inputs["workflow"], digests):
         _require_own(cluster.get(path), path, request)
         cluster.apply(path, body)
         logs.event("applied", kind=body["kind"], object=path)
     if recipe.replicas == 1:
         _remove_budget(request, cluster)
-    _wait(request, context, cluster, clock, recipe.replicas, digests)
-    service = cluster.get(_path(request, "services", group="api/v1")) or {}
-    _require_answer(f"http://{_host(service['spec']['clusterIP'])}", clock)
+    try:
+        _wait(request, context, cluster, clock, recipe.replicas, digests)
+        service = cluster.get(_path(request, "services", group="api/v1")) or {}
+        _require_answer(f"http://{_host(service['spec']['clusterIP'])}", clock)
+    except KaiflowError:
+        _return_to(before, request, cluster, digests)
+        raise
     name, namespace = request.workspace.name, request.workspace.namespace
     endpoint = f"http://{name}.{namespace}.svc.cluster.local"
     logs.event("serving", endpoint=endpoint, adapter=served.run)
     return Result(outputs={"endpoint": endpoint, "model": name, "cached": "false"}, figures=asdict(recipe))
+
+
+def _return_to(
+    before: Mapping[str, Any] | None, request: Request, cluster: Cluster, digests: Mapping[str, str]
+) -> None:
+    """Let the Deployment be that of the servers that answer: one of them that is lost would not come back otherwise."""
+    template = ((before or {}).get("spec") or {}).get("template", {}).get("metadata", {}).get("annotations") or {}
+    if before is None or digests.items() <= template.items():
+        return
+    kept = ("name", "namespace", "labels", "ownerReferences")
+    metadata = {key: value for key, value in before["metadata"].items() if key in kept}
+    body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": before["spec"]}
+    cluster.apply(_path(request, "deployments"), without_nulls(body))  # older API servers print some
+    logs.event("returned", adapter=template.get("kaiflow.dev/adapter", ""))
 
 
 def _remove_budget(request: Request, cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
+from presets.errors import KaiflowError
 from presets.recipe import DeployRecipe
 from presets.serving_place import ServingPlace
 from steps import deploy_cluster
@@ -20,6 +21,8 @@ class Objects:
 
     def __init__(self):
         self.kept = {}
+        self.comes_up = True  # whether the servers of what is applied do
+        self.pods = []
 
     def get(self, path):
         return self.kept.get(path)
@@ -29,12 +32,15 @@ class Objects:
         if body["kind"] == "Deployment":
             replicas = body["spec"]["replicas"]
             done = {"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas}
-            added = {"Deployment": {"metadata": {**body["metadata"], "generation": 1},
-                                    "status": {**done, "availableReplicas": replicas}}}  # fmt: skip
+            available = replicas if self.comes_up else 0
+            added = {"Deployment": {"metadata": {**body["metadata"], "generation": 1, "resourceVersion": "7"},
+                                    "status": {**done, "availableReplicas": available}}}  # fmt: skip
+            waiting = {"restartCount": 0, "state": {"waiting": {"reason": "ErrImageNeverPull"}}, "image": "serve"}
+            self.pods = [{"metadata": body["spec"]["template"]["metadata"], "status": {"containerStatuses": [waiting]}}]
         self.kept[path] = {**body, **added.get(body["kind"], {})}
 
     def list(self, path, labels):
-        return []
+        return self.pods
 
     def delete(self, path):
         del self.kept[path]
@@ -45,14 +51,15 @@ def served(tmp_path, monkeypatch):
     monkeypatch.setattr(deploy_cluster, "answers", lambda address: None)
     cluster = Objects()
 
-    def at(replicas):
+    def at(replicas, run=SERVED.run, **options):
+        cluster.comes_up = options.get("comes_up", True)
         request = Request(
             verb="deploy", workspace=WORKSPACE, store=SERVED.store, target="cluster",
             recipe={
                 "model": asdict(SERVED.model), "quantization": asdict(SERVED.quantization),
                 "deploy": asdict(DeployRecipe(True, replicas, "auto")), "place": asdict(ServingPlace("serve")),
             },
-            inputs={"run": SERVED.run, "weights": SERVED.weights, "port": "5000", "workflow": "ws-r1"},
+            inputs={"run": run, "weights": SERVED.weights, "port": "5000", "workflow": "ws-r1"},
         )  # fmt: skip
         deploy(request, Context(tmp_path, lambda done, total: None), cluster, Clock(sleep=lambda _: None))  # type: ignore[arg-type]
         return cluster.kept
@@ -68,3 +75,25 @@ def test_the_budget_goes_with_the_second_replica(served):
 def test_a_budget_of_somebody_else_stays(served):
     served(1)[BUDGET] = {"metadata": {"labels": {"app": "theirs"}}}
     assert BUDGET in served(1)
+
+
+DEPLOYMENT = "/apis/apps/v1/namespaces/team/deployments/ws"
+
+
+def adapter(kept):
+    return kept[DEPLOYMENT]["spec"]["template"]["metadata"]["annotations"]["kaiflow.dev/adapter"]
+
+
+def test_where_the_new_servers_do_not_come_up_the_deployment_is_that_of_those_that_answer(served):
+    kept = served(1)
+    first = kept[DEPLOYMENT]["spec"]
+    with pytest.raises(KaiflowError, match="image serve cannot be started"):
+        served(1, run="sha256:" + "9" * 64, comes_up=False)
+    assert (adapter(kept), kept[DEPLOYMENT]["spec"]) == (SERVED.run, first)
+    assert "resourceVersion" in kept[DEPLOYMENT]["metadata"]
+    assert adapter(served(1, run="sha256:" + "8" * 64)) == "sha256:" + "8" * 64
+
+
+def test_a_first_deployment_that_does_not_come_up_stays_to_be_looked_at(served):
+    with pytest.raises(KaiflowError):
+        served(1, comes_up=False)
