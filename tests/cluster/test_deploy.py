@@ -28,8 +28,9 @@ def test_the_deployment_is_again_that_of_the_run_before(cluster, namespace, tmp_
 
     def fails(run):
         """An image of no name can be started nowhere: the step says so at once."""
+        workspace = WorkspaceRef(name="ws", namespace=namespace, uid="", revision="r1")
         request = Request(
-            verb="deploy", workspace=WorkspaceRef(name="ws", namespace=namespace, uid="", revision="r1"), store=SERVED.store, target="cluster",
+            verb="deploy", workspace=workspace, store=SERVED.store, target="cluster",
             recipe={
                 "model": asdict(SERVED.model), "quantization": asdict(SERVED.quantization),
                 "deploy": asdict(DeployRecipe(True, 1, "auto")), "place": asdict(ServingPlace(f"No Name {run}")),
