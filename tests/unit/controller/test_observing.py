@@ -17,30 +17,29 @@ from steps.contract import WORKSPACE_LABEL
 KEY = ("team", "tune-phi-3")
 
 
-def looking(workspace, get, text=None):
-    """Return how the Workspace is looked at, where the API server answers by ``get``."""
-    workspace["metadata"] |= {"namespace": KEY[0], "uid": "u-1", "generation": 1}
+class Looking:
+    """How the Workspace is looked at, where the API server answers by ``get``."""
 
-    async def answered(path, query=None, accept=""):
-        return get(path)
+    def __init__(self, workspace, get, text=None):
+        workspace["metadata"] |= {"namespace": KEY[0], "uid": "u-1", "generation": 1}
 
-    api: Any = SimpleNamespace(get=answered, text=text)
-    runs: dict[Key, Object] = {}
-    live, none, workflows = (SimpleNamespace(objects=o, known=True) for o in ({KEY: workspace}, {}, runs))
-    observer = Observer(api, Placement(), live, workflows, none)  # type: ignore[arg-type]
+        async def answered(path, query=None, accept=""):
+            return get(path)
 
-    def look():
-        seen = asyncio.run(observer.observe(KEY))
+        api: Any = SimpleNamespace(get=answered, text=text)
+        self.runs: dict[Key, Object] = {}
+        live: list[Any] = [SimpleNamespace(objects=o, known=True) for o in ({KEY: workspace}, self.runs, {})]
+        self.observer = Observer(api, Placement(), *live)
+
+    def __call__(self):
+        seen = asyncio.run(self.observer.observe(KEY))
         assert seen is not None
         return seen[0]
-
-    look.observer, look.runs = observer, runs  # type: ignore[attr-defined]
-    return look
 
 
 def wish_of(workspace, get):
     """Return what the Workspace asks for, where the API server answers by ``get``."""
-    return looking(workspace, get)().intent
+    return Looking(workspace, get)().intent
 
 
 def forbidden(path):
@@ -74,7 +73,7 @@ def test_a_namespace_that_is_served_now_is_looked_at_again(workspace, put, monke
         if not rights:
             forbidden(path)
 
-    look = looking(workspace, get)
+    look = Looking(workspace, get)
     monkeypatch.setattr("controller.observing.time", SimpleNamespace(monotonic=lambda: now[0]))
     refused = look()
     assert isinstance(refused.intent, Refusal)
@@ -86,7 +85,7 @@ def test_a_namespace_that_is_served_now_is_looked_at_again(workspace, put, monke
 
 def test_what_a_crd_of_fewer_fields_did_not_keep_is_remembered(workspace):
     workspace["status"] = {"state": "Ready"}
-    look = looking(workspace, lambda path: None)
+    look = Looking(workspace, lambda path: None)
     look.observer.memory[KEY].less_stored = ({"state": "Ready", "workflow": "w"}, {"state": "Ready"})
     assert look().workspace["status"] == {"state": "Ready", "workflow": "w"}
     workspace["status"] = {"state": "Failed"}  # somebody else has written it
@@ -98,7 +97,7 @@ def test_a_log_that_does_not_come_holds_nobody_up(workspace, monkeypatch):
         await asyncio.sleep(60)
 
     monkeypatch.setattr("controller.observing.LOG_TIMEOUT_SECONDS", 0.05)
-    look = looking(workspace, lambda path: None, text=never)
+    look = Looking(workspace, lambda path: None, text=never)
     name = "ws-1"
     node = {"id": "ws-1-1", "name": f"{name}.tune", "displayName": "tune", "type": "Pod", "phase": "Running"}
     run = {
