@@ -7,12 +7,13 @@ from typing import Any
 
 from presets.catalogue import catalogue, find_model, served_only
 from presets.errors import ConfigError, FieldError, InvalidInput
-from presets.manifest import ConfigMap, Manifest, Manifests, documents_of, load_yaml, read_manifests, read_text
+from presets.manifest import ConfigMap, Manifest, Manifests, documents_of, read_manifests, read_text
 from presets.recipe import Recipe
 from presets.resolve import resolve
 from presets.rules import Surroundings, check
 from presets.training_config import CONFIG_MAP_KEY, TrainingConfig, parse_training_config
 from presets.workspace import Workspace
+from presets.yaml_text import load_yaml
 
 # KAITO's own defaults: a Workspace may name them without bringing them along.
 TEMPLATE_CONFIGS = ("lora-params-template", "qlora-params-template")

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from presets.errors import FieldError, InvalidInput, did_you_mean
-from presets.manifest import load_yaml
+from presets.yaml_text import load_yaml
 
 CONFIG_MAP_KEY = "training_config.yaml"
 SECTIONS = (

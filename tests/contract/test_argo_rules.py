@@ -18,8 +18,8 @@ from pipelines.plan import Images, Placement, plan
 from pipelines.templates import INFRASTRUCTURE_ACCOUNT, STEP_ACCOUNT
 from pipelines.workflow import compile_cron, compile_workflow
 from presets.errors import KaiflowError
-from presets.manifest import load_yaml
 from presets.node_request import AksCluster, NodePlacement
+from presets.yaml_text import load_yaml
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.stem != "quickstart"]

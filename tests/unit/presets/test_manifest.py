@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presets.errors import InvalidInput
-from presets.manifest import FileMissingError, field_path, load_yaml, parse_workspace, read_manifests
+from presets.manifest import FileMissingError, field_path, parse_workspace, read_manifests
+from presets.yaml_text import load_yaml
 
 
 def test_workspaces_and_config_maps_of_one_file_are_found(tmp_path, workspace):
