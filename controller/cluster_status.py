@@ -15,6 +15,7 @@ from controller.kube_api import Object
 from controller.mirror import mirror
 from controller.observed_steps import output, read_steps
 from controller.observed_workflow import has_ended, is_unreadable
+from controller.output import condition
 from controller.runs import is_scheduled, with_run
 
 Status = dict[str, Any]
@@ -120,8 +121,7 @@ def _generation(run: Object, workspace: Object, intent: Intent | Refusal) -> int
     asked = (run["metadata"].get("labels") or {}).get(GENERATION_LABEL, "").partition(".")[0]
     if asked.isascii() and asked.isdecimal():
         return min(int(asked), today)
-    known = [c for c in (workspace.get("status") or {}).get("conditions", ()) if c["type"] == "Finished"]
-    return int(known[0].get("observedGeneration", today)) if known else today
+    return int(condition(workspace, "Finished").get("observedGeneration", today))
 
 
 def _without_steps(before: Status, status: Status, run: Object) -> Status:

@@ -206,8 +206,8 @@ def _is_of_another(run: Object, uid: str) -> bool:
 def must_ask_again(seen: Observed) -> bool:
     """Whether what is not watched may change what is to be done: a ConfigMap, or a Secret that was missing."""
     names_config = bool((seen.workspace.get("tuning") or {}).get("config"))
-    refused = seen.intent if isinstance(seen.intent, Refusal) else None
-    return names_config or (refused is not None and (_lacks_rights(refused) or asks_for_others(seen.workspace)))
+    refused = isinstance(seen.intent, Refusal)
+    return names_config or _lacks_rights(seen.intent) or (refused and asks_for_others(seen.workspace))
 
 
 def is_telling(seen: Observed) -> bool:

@@ -20,8 +20,8 @@ def needed_by_deployment(cluster: Cluster, namespace: str, labels: Mapping[str, 
     up, those of the template before go on. Where none answers, the template's node is needed.
     """
     run, workspace = labels.get(RUN_LABEL, ""), {WORKSPACE_LABEL: labels.get(OWNER_LABEL, "")}
-    deployments = cluster.list(deployments_path(namespace), workspace)
-    if not run or not deployments:
+    deployments = cluster.list(deployments_path(namespace), workspace) if run else []
+    if not deployments:
         return False
     servers = cluster.list(f"/api/v1/namespaces/{namespace}/pods", {**workspace, **COMPONENT})
     answering = [_run_of(pod["spec"]) for pod in servers if _answers(pod)]

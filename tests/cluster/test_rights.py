@@ -130,7 +130,7 @@ def test_a_secret_is_looked_for_only_where_that_is_allowed(cluster, place, accou
     environment = accounts.pod("kaiflow", tmp_path)
     with Controller(place.namespace, tmp_path / "controller.log", environment=environment):
         place.apply(workspace())
-        until(lambda: place.get()["metadata"].get("annotations", {}).get(HASH))
+        assert until(lambda: place.get()["metadata"].get("annotations", {}).get(HASH))
 
 
 def request(namespace, verb, **recipe):
