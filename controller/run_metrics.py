@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from controller.durations import parse
 
 ENDED = ("Succeeded", "Failed", "Error")
+OUTCOMES, VERDICTS = (*ENDED, "NothingNew"), ("passed", "warned", "refused", "off")
 STEP_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
 
 
@@ -31,6 +32,11 @@ class RunMetrics:
             "kaiflow_node_cost_dollars", "The same in US dollars, where there is a price", ["outcome"],
             registry=registry,
         )  # fmt: skip
+        for outcome in OUTCOMES:  # from 0 on: of a counter that begins with 1, Prometheus sees no increase
+            for counter in (self._runs, self._node_seconds, self._node_cost):
+                counter.labels(outcome)
+        for verdict in VERDICTS:
+            self._gates.labels(verdict)
 
     def changed(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         """Count what has ended between two statuses of one Workspace."""

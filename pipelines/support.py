@@ -24,7 +24,7 @@ _TEMPLATE_PLACEMENT = {
     "automountServiceAccountToken", "executor", "annotations", "schedulerName", "archiveLocation",
 }  # fmt: skip
 _CONTAINER = {"name", "command", "args", "env", "volumeMounts"}
-_CONTAINER_PLACEMENT = {"image", "imagePullPolicy", "resources", "securityContext"}
+_CONTAINER_PLACEMENT = {"image", "imagePullPolicy", "ports", "resources", "securityContext"}
 _TASK = {"name", "template", "arguments", "depends", "dependencies", "when"}
 _DAG = {"tasks", "failFast"}
 _RETRY = {"limit", "retryPolicy", "expression", "backoff"}

@@ -25,7 +25,16 @@ from presets.node_request import NodeRequest
 from presets.provisioners import END_SECONDS
 from presets.serving_place import GPU_TOLERATIONS
 from presets.workspace import QUEUE_LABEL
-from steps.contract import OUTPUTS, OUTPUTS_FOLDER, REQUEST_FILE, RUN_LABEL, WORKSPACE_LABEL, Verb
+from steps.contract import (
+    METRICS_PORT,
+    METRICS_PORT_NAME,
+    OUTPUTS,
+    OUTPUTS_FOLDER,
+    REQUEST_FILE,
+    RUN_LABEL,
+    WORKSPACE_LABEL,
+    Verb,
+)
 from steps.docker_config import MOUNTED_CONFIG, PULL_SECRETS
 
 WORKDIR = "{{workflow.parameters.workdir}}"
@@ -74,6 +83,7 @@ def template(plan: Plan, step: PlannedStep) -> Container:
         command=["python", "-m", "steps.main"],
         args=[step.verb, "--request", f"{folder}/{REQUEST_FILE}", "--work", folder],
         env=_environment(plan, step) or None,
+        ports=[m.ContainerPort(name=METRICS_PORT_NAME, container_port=METRICS_PORT)] if step.on_gpu else None,
         active_deadline_seconds=_deadline_seconds(plan, step),
         retry_strategy=RetryStrategy(
             limit="3",

@@ -43,6 +43,8 @@ NODE_LABELS = {"kaiflow.dev/node": "true"}
 OWNER_LABEL, OWNER_NAMESPACE_LABEL = "kaiflow.dev/workspace", "kaiflow.dev/workspacenamespace"
 RUN_LABEL = "kaiflow.dev/run"  # of the nodes that a run has made: the name of its Workflow
 
+METRICS_PORT_NAME, METRICS_PORT = "metrics", 9090  # of the pod that trains
+
 PLAIN_REGISTRIES = "KAIFLOW_PLAIN_REGISTRIES"  # variable: registries without TLS, with commas between them
 
 REQUEST_FILE = "request.json"

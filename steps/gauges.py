@@ -13,10 +13,9 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from presets.errors import ConfigError
 from steps import logs
-from steps.contract import Request
+from steps.contract import METRICS_PORT, Request
 
 VARIABLE = "KAIFLOW_METRICS_PORT"
-PORT = 9090
 LABELS = ("namespace", "workspace")
 # Figure of the training event -> gauge and what it is.
 GAUGES: Mapping[str, tuple[str, str]] = {
@@ -58,7 +57,7 @@ def served(request: Request) -> Iterator[Gauges]:
         ConfigError: the port that was asked for is not a number, or is taken.
     """
     gauges = Gauges(request.workspace.namespace, request.workspace.name)
-    asked = os.environ.get(VARIABLE, str(PORT) if request.target == "cluster" else "")
+    asked = os.environ.get(VARIABLE, str(METRICS_PORT) if request.target == "cluster" else "")
     if not asked:
         yield gauges
         return

@@ -73,7 +73,7 @@ class CompletionRequest(BaseModel):
     n: Literal[1] = 1
 
 
-class _Metrics:
+class ServerMetrics:
     """Every metric that the server has."""
 
     def __init__(self, waiting: Callable[[], int]) -> None:
@@ -102,14 +102,14 @@ def build(models: Models, generator: Generator) -> FastAPI:
         await run_in_threadpool(generator.close)
 
     app = FastAPI(title="kaiflow", lifespan=lifespan, docs_url=None, redoc_url=None)
-    metrics = _Metrics(lambda: generator.waiting)
+    metrics = ServerMetrics(lambda: generator.waiting)
     _add_status_routes(app, models, metrics)
     _add_chat(app, models, generator, metrics)
     _add_completions(app, models, generator, metrics)
     return app
 
 
-def _add_status_routes(app: FastAPI, models: Models, metrics: _Metrics) -> None:
+def _add_status_routes(app: FastAPI, models: Models, metrics: ServerMetrics) -> None:
     started = int(time.time())
 
     @app.get("/")
@@ -131,7 +131,7 @@ def _add_status_routes(app: FastAPI, models: Models, metrics: _Metrics) -> None:
         return {"object": "list", "data": [adapter, {"id": models.base, "parent": None, **entry}]}
 
 
-def _add_chat(app: FastAPI, models: Models, generator: Generator, metrics: _Metrics) -> None:
+def _add_chat(app: FastAPI, models: Models, generator: Generator, metrics: ServerMetrics) -> None:
     @app.post("/chat")
     async def chat(body: ChatRequest, request: Request) -> dict[str, str]:
         if body.prompt is None and not body.messages:
@@ -145,7 +145,7 @@ def _add_chat(app: FastAPI, models: Models, generator: Generator, metrics: _Metr
         return {"Result": text}
 
 
-def _add_completions(app: FastAPI, models: Models, generator: Generator, metrics: _Metrics) -> None:
+def _add_completions(app: FastAPI, models: Models, generator: Generator, metrics: ServerMetrics) -> None:
     @app.post("/v1/chat/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> JSONResponse | StreamingResponse:
         name, use_adapter = _choose(models, body.model)
@@ -170,7 +170,7 @@ def _choose(models: Models, asked: str | None) -> tuple[str, bool]:
     raise HTTPException(404, f"There is no model {asked!r} here; there are {models.adapter!r} and {models.base!r}.")
 
 
-def _submit(generator: Generator, ask: Ask, name: str, metrics: _Metrics) -> Reply:
+def _submit(generator: Generator, ask: Ask, name: str, metrics: ServerMetrics) -> Reply:
     try:
         return generator.submit(ask)
     except QueueFullError as error:
@@ -178,7 +178,7 @@ def _submit(generator: Generator, ask: Ask, name: str, metrics: _Metrics) -> Rep
         raise HTTPException(429, "Too many requests are waiting.", headers={"Retry-After": "5"}) from error
 
 
-async def _whole(reply: Reply, request: Request, name: str, metrics: _Metrics) -> tuple[str, Usage]:
+async def _whole(reply: Reply, request: Request, name: str, metrics: ServerMetrics) -> tuple[str, Usage]:
     """Return the whole text; a caller that hangs up stops the writing."""
     task = asyncio.create_task(run_in_threadpool(lambda: "".join(reply)))
     while not task.done():
@@ -190,7 +190,7 @@ async def _whole(reply: Reply, request: Request, name: str, metrics: _Metrics) -
     return task.result().strip(), usage
 
 
-async def _events(reply: Reply, head: dict[str, Any], name: str, metrics: _Metrics) -> AsyncIterator[str]:
+async def _events(reply: Reply, head: dict[str, Any], name: str, metrics: ServerMetrics) -> AsyncIterator[str]:
     """Yield server-sent events; when the caller hangs up the iterator is closed and the writing stops."""
 
     def event(delta: dict[str, str], finish: str | None) -> str:

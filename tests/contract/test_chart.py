@@ -29,6 +29,7 @@ CASES = {
     },
     "everything": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}, "namespaces": ["a", "b"],
+        "podMonitor": {"enabled": True}, "alerts": {"enabled": True}, "dashboard": {"enabled": True},
         "controller": {
             "onlyAnnotated": True, "nodeSelector": {"a": "b"}, "tolerations": [{"key": "a", "operator": "Exists"}],
             "affinity": {"nodeAffinity": {}}, "priorityClassName": "high", "podAnnotations": {"a": "b"},
@@ -37,6 +38,8 @@ CASES = {
         "store": {"imageVolumes": True}, "serviceAccount": {"annotations": {"a": "b"}},
     },
 }  # fmt: skip
+
+OTHERS = ("CustomResourceDefinition", "ServiceMonitor", "PodMonitor", "PrometheusRule")  # of no type of the client's
 
 
 @pytest.fixture(params=CASES)
@@ -56,7 +59,7 @@ def test_helm_finds_nothing_to_mend(values):
 
 def test_every_object_is_one_that_kubernetes_knows(values):
     for body in rendered(values):
-        if body["kind"] not in ("CustomResourceDefinition", "ServiceMonitor"):
+        if body["kind"] not in OTHERS:
             assert unknown_fields(body, kind_of(body), body["kind"]) == []
             assert missing_fields(body, kind_of(body), body["kind"]) == []
 
@@ -230,5 +233,5 @@ def test_odd_values_come_out_as_they_went_in(text):
     assert template["metadata"]["labels"]["team"] == "1"
     assert {b["metadata"].get("namespace", "") for b in bodies} >= {"123", "true"}
     for body in bodies:
-        if body["kind"] not in ("CustomResourceDefinition", "ServiceMonitor"):
+        if body["kind"] not in OTHERS:
             assert unknown_fields(body, kind_of(body), body["kind"]) == []
