@@ -107,10 +107,12 @@ def lines(found: Audit) -> list[str]:
         f"{file.name}: {file.rows} rows of {file.format}, read as {file.shape or 'nothing'} ({file.shape_reason})"
         for file in found.files
     ]
-    told.append(
-        f"{found.rows_read} rows read, {found.rows_bad} left out, {found.duplicates} duplicates, "
-        f"{found.near_duplicates} near duplicates: {found.rows_train} to train on, {found.rows_held_out} held out"
-    )
+    told.append(f"{found.rows_read} rows read, {found.rows_bad} left out")
+    if found.sorted_out:
+        told[-1] += (
+            f", {found.duplicates} duplicates, {found.near_duplicates} near duplicates: "
+            f"{found.rows_train} to train on, {found.rows_held_out} held out"
+        )
     if found.tokens is not None:
         t = found.tokens
         about = "" if t.exact else f" (a sample of {t.rows} rows)"

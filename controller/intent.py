@@ -86,7 +86,7 @@ def not_served(namespace: str) -> Refusal:
     return Refusal(
         NOT_SERVED,
         f"This kaiflow does not run Workspaces in the namespace {namespace!r}. Add it to `namespaces` of the chart: "
-        "helm upgrade kaiflow … --reuse-values --set 'namespaces={…}', those that are served already named too.",
+        "helm upgrade kaiflow … --reset-then-reuse-values --set 'namespaces={…}', those served already named too.",
     )
 
 

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import ClassVar
 
+# The remedy for what passes: true while a step is tried again, when its last try has failed, and of a command.
+LATER = "If it does not pass, run it again later."
+
 
 class KaiflowError(Exception):
     """A failure with a stable ``reason`` (CamelCase), a sentence for people, and the remedy."""

@@ -89,6 +89,11 @@ class Audit:
         """What ends the run."""
         return [finding for finding in self.findings if finding.severity == "error"]
 
+    @property
+    def sorted_out(self) -> bool:
+        """Whether copies were looked for and the rows split; bad rows end the audit before."""
+        return bool(self.rows_train or self.rows_held_out or self.duplicates or self.near_duplicates)
+
     def to_json(self) -> dict[str, Any]:
         """Return the audit as it is written; the same data gives the same text."""
         return asdict(self)

@@ -24,14 +24,14 @@ def page(audit: Audit, title: str) -> str:
 
 
 def _figures(audit: Audit) -> str:
-    shown = [
-        ("rows read", audit.rows_read),
-        ("left out", audit.rows_bad),
-        ("duplicates", audit.duplicates),
-        ("near duplicates", audit.near_duplicates),
-        ("to train on", audit.rows_train),
-        ("held out", audit.rows_held_out),
-    ]
+    shown = [("rows read", audit.rows_read), ("left out", audit.rows_bad)]
+    if audit.sorted_out:
+        shown += [
+            ("duplicates", audit.duplicates),
+            ("near duplicates", audit.near_duplicates),
+            ("to train on", audit.rows_train),
+            ("held out", audit.rows_held_out),
+        ]
     return boxes((name, f"{number:,}") for name, number in shown)
 
 

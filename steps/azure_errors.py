@@ -4,15 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from presets.errors import ConfigError, KaiflowError, NotPermittedError, TryAgainError, UnavailableError
+from presets.errors import LATER, ConfigError, KaiflowError, NotPermittedError, TryAgainError, UnavailableError
 from steps.agent_pools import refusal_of
 from steps.backoff import PASSING
 from steps.node_refusals import Refusal
 
 if TYPE_CHECKING:
     from azure.core.exceptions import HttpResponseError
-
-FIX_AGAIN = "The step tries again by itself."
 
 
 @contextmanager
@@ -32,7 +30,7 @@ def explained(what: str) -> Iterator[None]:
     except HttpResponseError as error:
         raise our_error(what, error) from error
     except AzureError as error:  # of the connection
-        raise TryAgainError("AzureUnreachable", f"{what}: {type(error).__name__}.", fix=FIX_AGAIN) from error
+        raise TryAgainError("AzureUnreachable", f"{what}: {type(error).__name__}.", fix=LATER) from error
 
 
 def our_error(what: str, error: "HttpResponseError") -> KaiflowError:
@@ -47,7 +45,7 @@ def our_error(what: str, error: "HttpResponseError") -> KaiflowError:
     refusal = refusal_of(error)
     said = f"{what}: {refusal.message}"
     if passes(error):
-        return TryAgainError(refusal.reason, said, fix=FIX_AGAIN)
+        return TryAgainError(refusal.reason, said, fix=LATER)
     kind = {"NotAuthorized": NotPermittedError, "ClusterNotFound": ConfigError}.get(refusal.reason, UnavailableError)
     return kind(refusal.reason, said, fix=refusal.fix)
 

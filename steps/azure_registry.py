@@ -7,7 +7,7 @@ whose name is Azure's.
 
 import requests
 
-from presets.errors import NotPermittedError, TryAgainError
+from presets.errors import LATER, NotPermittedError, TryAgainError
 from steps.azure_credential import credential, has_workload_identity
 from steps.docker_config import Credentials
 
@@ -60,6 +60,4 @@ def _entra_token(registry: str) -> str:
 
 
 def _silent(registry: str, why: str) -> TryAgainError:
-    return TryAgainError(
-        "RegistryUnreachable", f"{registry} does not sign pods in now ({why}).", fix="The step tries again by itself."
-    )
+    return TryAgainError("RegistryUnreachable", f"{registry} does not sign pods in now ({why}).", fix=LATER)

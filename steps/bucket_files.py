@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from presets.errors import ConfigError, DataError, KaiflowError, NotPermittedError, TryAgainError, UnavailableError
+from presets.errors import (
+    LATER,
+    ConfigError,
+    DataError,
+    KaiflowError,
+    NotPermittedError,
+    TryAgainError,
+    UnavailableError,
+)
 from steps.limits import check_size
 
 SCHEMES = ("s3", "gs", "az")
@@ -86,7 +94,7 @@ def _refused(url: str, error: Exception) -> KaiflowError:
     if "credential" in text.lower() or "imds" in text.lower() or "metadata" in text.lower():
         return NotPermittedError("DatasetForbidden", f"There are no credentials for {url}.", fix=_SIGN_IN)
     if name in ("GenericError", "JoinError"):
-        return TryAgainError("DatasetUnreachable", f"{url} does not answer.", fix="The step tries again by itself.")
+        return TryAgainError("DatasetUnreachable", f"{url} does not answer.", fix=LATER)
     return UnavailableError("DatasetRefused", f"{url}: {name}.", fix="Check bucket and region.")
 
 

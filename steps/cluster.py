@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from presets.errors import ConfigError, KaiflowError, NotPermittedError, TryAgainError
+from presets.errors import LATER, ConfigError, KaiflowError, NotPermittedError, TryAgainError
 from steps.backoff import ATTEMPTS, PASSING, pause
 
 MANAGER = "kaiflow"
@@ -164,5 +164,5 @@ def _refused(method: str, path: str, status: int, text: str) -> KaiflowError:
     if status in (401, 403):
         return NotPermittedError("ClusterForbidden", what, fix="Bind the step's service account to kaiflow's role.")
     if status in PASSING:
-        return TryAgainError("ClusterUnreachable", what, fix="The step tries again by itself.")
+        return TryAgainError("ClusterUnreachable", what, fix=LATER)
     return ConfigError("ObjectRefused", what, fix="Check the versions of the cluster's CRDs, and the values named.")

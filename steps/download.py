@@ -20,7 +20,7 @@ from urllib.parse import urldefrag, urlsplit
 import urllib3
 
 from presets.addresses import without_query
-from presets.errors import DataError, TryAgainError, UnavailableError
+from presets.errors import LATER, DataError, TryAgainError, UnavailableError
 from presets.os_errors import explain_os_error
 from steps import known_file, logs, redirects
 from steps.connections import Guard, guarded_pool
@@ -116,11 +116,11 @@ def _insist(attempt: "_Attempt") -> Downloaded:
 def _unreachable(shown: str, error: Exception) -> TryAgainError:
     if isinstance(error, Stalled | urllib3.exceptions.ProtocolError | HTTPException):
         why = error if isinstance(error, Stalled) else f"the connection broke off ({type(error).__name__})"
-        return TryAgainError("DatasetCut", f"{shown}: {why}.", fix="The step goes on by itself where it stopped.")
+        return TryAgainError("DatasetCut", f"{shown}: {why}.", fix=LATER)
     return TryAgainError(
         "DatasetUnreachable",
         f"{shown} does not answer ({type(error).__name__}).",
-        fix="Check the host name and the network; the download goes on by itself.",
+        fix="Check the host name and the network, then run it again.",
     )
 
 

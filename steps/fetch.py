@@ -99,7 +99,8 @@ def _title(collected: Collected) -> str:
 
 def _told(audit: Audit) -> dict[str, object]:
     """Return what the log line says: figures and findings, no rows."""
-    figures = ("rows_read", "rows_bad", "duplicates", "near_duplicates", "rows_train", "rows_held_out", "characters")
+    counts = ("duplicates", "near_duplicates", "rows_train", "rows_held_out") if audit.sorted_out else ()
+    figures = ("rows_read", "rows_bad", *counts, "characters")
     tokens = asdict(audit.tokens) if audit.tokens else {}
     lengths = {f"tokens_{name}": tokens[name] for name in ("p50", "p95", "longest", "cut_rows") if name in tokens}
     findings = [f"{finding.severity}: {finding.message}" for finding in audit.findings]

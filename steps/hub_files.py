@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from presets.errors import ConfigError, DataError, KaiflowError, NotPermittedError, TryAgainError, UnavailableError
+from presets.errors import (
+    LATER,
+    ConfigError,
+    DataError,
+    KaiflowError,
+    NotPermittedError,
+    TryAgainError,
+    UnavailableError,
+)
 from steps.hub_transport import transport_errors
 from steps.limits import check_size
 
@@ -104,5 +112,5 @@ def _refused(file: HubFile, status: int, code: str) -> KaiflowError:
             fix=f"Look at {where}/tree/main; a private one needs HF_TOKEN.",
         )
     if status == 429 or status >= 500:
-        return TryAgainError("HubUnreachable", f"The hub answered {status}.", fix="The step tries again by itself.")
+        return TryAgainError("HubUnreachable", f"The hub answered {status}.", fix=LATER)
     return UnavailableError("HubRefused", f"The hub answered {status} for {file.repository}.", fix="Check the address.")

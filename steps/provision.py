@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from presets.errors import TryAgainError, UnavailableError
+from presets.errors import LATER, TryAgainError, UnavailableError
 from presets.node_request import NodeAttempt, NodeRequest, require_attempts
 from steps import logs
 from steps.cluster import Cluster
@@ -103,9 +103,7 @@ def _end(
         raise failed
     left = until_gone(maker, [*names, *going], labels, clock)
     if left:
-        raise TryAgainError(
-            "NodeLeaving", f"{', '.join(left)} is still on its way out.", fix="The step tries again by itself."
-        )
+        raise TryAgainError("NodeLeaving", f"{', '.join(left)} is still on its way out.", fix=LATER)
 
 
 def _gone(maker: Provisioner, name: str, labels: Mapping[str, str], clock: Clock) -> bool:

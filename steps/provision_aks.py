@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from presets.errors import ConfigError, TryAgainError
+from presets.errors import LATER, ConfigError, TryAgainError
 from presets.node_request import AksCluster, NodeAttempt, NodeRequest
 from steps import logs
 from steps.agent_pools import CREATED_AT_TAG, agent_pool, pool_refusal, refusal_of
-from steps.azure_errors import FIX_AGAIN, explained, is_busy, our_error, passes
+from steps.azure_errors import explained, is_busy, our_error, passes
 from steps.cluster import Cluster
 from steps.contract import RUN_LABEL, timestamp
 from steps.node_claims import Standing, node_standing
@@ -92,7 +92,7 @@ class Aks:
                 except ResourceExistsError as error:
                     if self._clock.now() >= until:
                         why = f"{what} yet: {error.message}"
-                        raise TryAgainError("OperationInProgress", why, fix=FIX_AGAIN) from error
+                        raise TryAgainError("OperationInProgress", why, fix=LATER) from error
             self._wait_while_busy(name, until)
             self._clock.sleep(POLL_SECONDS)
 
@@ -107,10 +107,10 @@ class Aks:
                 raise
             refusal = refusal_of(error)  # of this operation: another may do
             said = f"{name} is not given back: {refusal.message}"
-            raise TryAgainError(refusal.reason, said, fix=FIX_AGAIN) from error
+            raise TryAgainError(refusal.reason, said, fix=LATER) from error
         if not poller.done():
             why = f"{name} is being deleted, and not gone yet."
-            raise TryAgainError("OperationInProgress", why, fix=FIX_AGAIN)
+            raise TryAgainError("OperationInProgress", why, fix=LATER)
 
     def own(self, labels: Mapping[str, str]) -> list[OwnNode]:
         """Return the pools with these labels.
@@ -187,7 +187,7 @@ class Aks:
 
         if not isinstance(error, HttpResponseError):  # of the connection
             said = f"{name} is not made: {type(error).__name__}."
-            raise TryAgainError("AzureUnreachable", said, fix=FIX_AGAIN) from error
+            raise TryAgainError("AzureUnreachable", said, fix=LATER) from error
         if token and error.status_code == 404:  # an operation is known for a while only: what has come of it?
             self._forget_token(name)
             return False

@@ -7,7 +7,7 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from presets.addresses import without_query
-from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
+from presets.errors import LATER, DataError, KaiflowError, NotPermittedError, TryAgainError
 
 MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -67,7 +67,7 @@ def check_status(status: int, url: str) -> None:
     if status in (404, 410):
         raise DataError("DatasetNotFound", f"{shown} answered {status}: there is no such file.", fix="Check the URL.")
     if is_passing(status):
-        raise TryAgainError("DatasetUnreachable", f"{shown} answered {status}.", fix="The step tries again by itself.")
+        raise TryAgainError("DatasetUnreachable", f"{shown} answered {status}.", fix=LATER)
     raise DataError("DatasetRefused", f"{shown} answered {status}.", fix="Check the URL with curl -I.")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from presets.errors import NotPermittedError, TryAgainError
+from presets.errors import LATER, NotPermittedError, TryAgainError
 from steps import azure_registry
 from steps.backoff import ATTEMPTS, PASSING, pause
 from steps.docker_config import Credentials, DockerConfig
@@ -121,7 +121,7 @@ class RegistryAuth:
             if attempt + 1 < ATTEMPTS:
                 pause(attempt, wait)
         what = f"The token service of {self._registry} {said}."
-        raise TryAgainError("RegistryUnreachable", what, fix="The step tries again by itself.")
+        raise TryAgainError("RegistryUnreachable", what, fix=LATER)
 
     def _workload_identity(self) -> Credentials | None:
         if self._identity is None and azure_registry.signs_in(self._registry):

@@ -12,7 +12,7 @@ from typing import Any
 import requests
 import urllib3
 
-from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
+from presets.errors import LATER, DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.names import ImageReference, parse_image
 from steps.backoff import ATTEMPTS, PASSING, pause
 from steps.contract import PLAIN_REGISTRIES
@@ -168,7 +168,7 @@ class Repository:
         if response.status_code == 404:
             return DataError("ImageNotFound", what, fix="Check repository and tag.")
         if response.status_code in PASSING:
-            return TryAgainError("RegistryUnreachable", what, fix="The step tries again by itself.")
+            return TryAgainError("RegistryUnreachable", what, fix=LATER)
         return DataError("RegistryRefused", what, fix="Ask the registry's administrator.")
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import requests
 
-from presets.errors import DataError, NotPermittedError, TryAgainError
+from presets.errors import LATER, DataError, NotPermittedError, TryAgainError
 from steps.backoff import ATTEMPTS, PASSING, pause
 from steps.registry_client import FAULTS, Repository
 from steps.store import digest_of_file
@@ -66,7 +66,7 @@ def upload(at: Repository, source: Path, digest: str | None = None, also_in: str
             if attempt + 1 >= ATTEMPTS:
                 raise TryAgainError(
                     "RegistryUnreachable", f"{at.shown} broke the upload off again and again ({cut}).",
-                    fix="The step tries again by itself.",
+                    fix=LATER,
                 ) from cut  # fmt: skip
             pause(attempt, cut.retry_after)
             continue

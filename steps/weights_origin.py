@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from presets.errors import DataError, KaiflowError, NotPermittedError, TryAgainError
+from presets.errors import LATER, DataError, KaiflowError, NotPermittedError, TryAgainError
 from presets.recipe import ModelRecipe, PackagedWeights
 from steps import logs, weights_folder
 from steps.hub_transport import transport_errors
@@ -136,4 +136,4 @@ def _refused(model: str, revision: str, status: int) -> KaiflowError:
         )
     if status == 404:
         return DataError("ModelNotFound", f"The hub has no {model} at {revision}.", fix="Check id and revision.")
-    return TryAgainError("HubUnreachable", f"The model hub answered {status}.", fix="The step tries again by itself.")
+    return TryAgainError("HubUnreachable", f"The model hub answered {status}.", fix=LATER)

@@ -133,7 +133,7 @@ def test_no_other_registry_is_told_of_the_identity(entra, monkeypatch):
 
 @pytest.mark.parametrize(
     ("status", "kind", "said"),
-    [(401, NotPermittedError, "AcrPush"), (403, NotPermittedError, "AcrPush"), (503, TryAgainError, "tries again")],
+    [(401, NotPermittedError, "AcrPush"), (403, NotPermittedError, "AcrPush"), (503, TryAgainError, "run it again")],
 )
 def test_an_exchange_that_is_refused_says_what_to_do(entra, status, kind, said):
     entra[0].exchange_status = status

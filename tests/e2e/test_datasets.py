@@ -70,6 +70,8 @@ def test_an_audit_names_rows_and_writes_its_page(here, tmp_path):
     assert done.returncode == 3
     assert "rows.jsonl line 14: an assistant turn is empty" in done.stdout
     assert "rows.jsonl line 14" in page.read_text()
+    assert "duplicates" not in done.stdout + page.read_text()  # there is one; it was not looked for
+    assert "14 rows read, 1 left out" in done.stdout
 
 
 def test_an_audit_measures_in_tokens_and_marks_what_is_learned(here, tmp_path):

@@ -53,6 +53,7 @@ def test_a_namespace_that_the_controller_was_given_no_rights_in_is_told_so(works
     assert said.reason == "NamespaceNotServed"
     assert "'team'" in said.message
     assert "namespaces" in said.message  # the value of the chart
+    assert "--reset-then-reuse-values" in said.message  # --reuse-values lacks what a newer chart has come to know
 
 
 def test_without_rights_to_look_for_secrets_they_are_taken_to_be_there(workspace):
