@@ -5,6 +5,7 @@ import gc
 import time
 from dataclasses import dataclass
 
+from controller.actions import Action, Again, Tell, WriteStatus
 from controller.compiling import Compiler
 from controller.events import Told
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
@@ -12,18 +13,17 @@ from controller.observed_workflow import pruned
 from controller.observing import FRESH_SECONDS, LOG_SECONDS, Observer, is_telling, must_ask_again, owner_of
 from controller.operator_metrics import OperatorMetrics
 from controller.performing import ARGO, WORKSPACES, Performer, Subject
-from controller.reconcile import Action, Again, Observed, Tell, WriteStatus, reconcile
+from controller.reconcile import Observed, reconcile
 from controller.reflector import Key, Reflector, key_of
 from controller.work_queue import WorkQueue
 from pipelines.plan import Placement
-from presets.annotations import PREFIX
+from presets.annotations import MANAGED
 from presets.crd import OURS
 from presets.errors import KaiflowError
 from steps import logs
 from steps.contract import MANAGED_BY, timestamp
 
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/workspaces.kaito.sh"
-MANAGED = f"{PREFIX}managed"
 CONFLICT, CONFLICT_SECONDS = 409, 0.1
 REFUSED = (400, 403, 413, 422)  # by admission, a quota, rights: another try may be refused too
 GATHER_SECONDS = 0.1  # Argo writes in bursts

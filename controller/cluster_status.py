@@ -14,9 +14,9 @@ from controller.intent import Intent, Refusal, started
 from controller.kube_api import Object
 from controller.mirror import mirror
 from controller.observed_steps import output, read_steps
-from controller.observed_workflow import has_ended, is_unreadable
+from controller.observed_workflow import ENDED, has_ended, is_unreadable
 from controller.output import condition
-from controller.runs import is_scheduled, with_run
+from controller.runs import is_scheduled, with_run, without_gone
 
 Status = dict[str, Any]
 REVISION_LABEL = "kaiflow.dev/revision"
@@ -54,6 +54,7 @@ def cluster_status(
         status["runs"] = list(before.get("runs", ()))
         for run in workflows:
             status["runs"] = with_run(status["runs"], run, {step.name: step for step in read_steps(run)})
+    status["runs"] = without_gone(status.get("runs", ()), workflows, now)
     if isinstance(intent, Intent):
         status["plan"] = dict(intent.plan_status)
     elif "plan" in before:
@@ -75,7 +76,8 @@ def shown(workspace: Object, workflows: Sequence[Object]) -> Sequence[Object]:
         return told[names.index(last) :]
     if last and last not in {run["metadata"]["name"] for run in workflows}:  # Argo or somebody has deleted it
         known = [run for run in before.get("runs", ()) if run["name"] == last]
-        since = str(known[-1].get("startedAt") or "") if known else ""
+        oldest = before.get("runs", ())[:1] if not known else ()  # its entry is forgotten: it was before all of these
+        since = next((str(run.get("startedAt") or "") for run in (*known[-1:], *oldest)), "")
         return [run for run in told if run["metadata"]["creationTimestamp"] > since]
     if not last and (mark := started(workspace)):  # KAITO's CRD keeps no name of a run; the mark is of the newest
         told = [run for run in told if not has_ended(run) or is_scheduled(run) or _revision(run) == mark]
@@ -103,7 +105,7 @@ def _with_run(
     status = mirror(before, run, training, _generation(run, workspace, intent), now, attempts)
     if is_unreadable(run):
         status = _without_steps(before, status, run)
-    if is_scheduled(run) and before.get("state") == "Ready":
+    if is_scheduled(run) and before.get("state") in ("Ready", "Succeeded"):
         return _still_serving(before, status, OF_SERVING, CONDITIONS_OF_SERVING)
     if before.get("endpoint") and not (isinstance(intent, Intent) and not intent.serves):
         return _still_serving(before, status, OF_SERVER, CONDITIONS_OF_SERVER)
@@ -159,14 +161,21 @@ def _without_run(workspace: Object, intent: Intent | Refusal, now: str) -> Statu
     before: Status = workspace.get("status") or {}
     if not before.get("workflow") and not (started(workspace) and before.get("state")):
         return {**before, "state": "Pending"}
-    if before.get("state") in ("Pending", "Running") and isinstance(intent, Intent):
-        conditions = [
-            ("WorkspaceSucceeded", "False", "RunDeleted", _DELETED),
-            ("Finished", "True", "RunDeleted", "the Workflow has been deleted"),
-        ]
-        generation = workspace["metadata"]["generation"]
-        return _with_conditions({**before, "state": "Failed"}, conditions, before, generation, now)
-    return before
+    if not isinstance(intent, Intent) or not went_on(workspace):
+        return before
+    ended: Condition = ("Finished", "True", "RunDeleted", "the Workflow has been deleted")
+    generation = workspace["metadata"]["generation"]
+    if before.get("state") not in ("Pending", "Running"):  # an earlier model serves: only its run's steps go
+        plain = {key: value for key, value in before.items() if key not in ("steps", "step", "progress")}
+        return _with_conditions(plain, [ended], before, generation, now)
+    conditions = [("WorkspaceSucceeded", "False", "RunDeleted", _DELETED), ended]
+    return _with_conditions({**before, "state": "Failed"}, conditions, before, generation, now)
+
+
+def went_on(workspace: Object) -> bool:
+    """Whether the run that the status tells of had not ended when it was looked at last."""
+    status = workspace.get("status") or {}
+    return status.get("state") in ("Pending", "Running") or condition(workspace, "Finished").get("status") == "False"
 
 
 _DELETED = (
@@ -182,9 +191,9 @@ def _planned(intent: Intent | Refusal) -> Condition:
 
 
 def _last_run(status: Status) -> list[Condition]:
-    """Return whether the newest run was good: beside a model that serves, the state does not say it."""
-    runs = status.get("runs") or ()
-    if not runs or not has_ended({"status": {"phase": runs[-1]["phase"]}}):
+    """Return whether the newest run that has ended was good: beside a model that serves, the state does not say it."""
+    runs = [run for run in status.get("runs") or () if run["phase"] in ENDED]
+    if not runs:
         return []
     good = runs[-1]["phase"] == "Succeeded"
     reason = runs[-1].get("reason") or ("RunSucceeded" if good else "RunFailed")

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -56,8 +57,10 @@ def compiled(body: Object, config_map: Object | None, placement: Placement) -> t
     return made[0] or {}, made[1]
 
 
-def compiled_cleanup(body: Object, _config_map: Object | None, placement: Placement) -> Object:
+def compiled_cleanup(body: Object, _config_map: Object | None, placement: Placement, run: str = "") -> Object:
     """Return the Workflow that gives a Workspace's nodes back; it outlives the Workspace, and is nobody's.
+
+    Of one ``run`` alone, where it is named: that one goes with the Workspace.
 
     Neither ConfigMap nor Secrets are needed for it: they may have been deleted along with the Workspace. Nor need what
     is asked for now be valid: what earlier revisions have taken is given back all the same.
@@ -72,7 +75,10 @@ def compiled_cleanup(body: Object, _config_map: Object | None, placement: Placem
         plan = planned(alone, None, (), placement)
     except KaiflowError:
         plan = planned({**body, **SMALLEST}, None, (), placement)
-    return compile_cleanup(plan)
+    made = compile_cleanup(plan, run)
+    if run:
+        made["metadata"]["ownerReferences"] = [owner_reference(body["metadata"]["name"], body["metadata"]["uid"])]
+    return made
 
 
 class Compiler:
@@ -88,9 +94,9 @@ class Compiler:
         """Return what :func:`compiled` does."""
         return await self._held(compiled, body, config_map)
 
-    async def cleanup(self, body: Object, config_map: Object | None) -> Object:
+    async def cleanup(self, body: Object, config_map: Object | None, run: str = "") -> Object:
         """Return what :func:`compiled_cleanup` does."""
-        return await self._held(compiled_cleanup, body, config_map)
+        return await self._held(partial(compiled_cleanup, run=run), body, config_map)
 
     async def _held(self, what: Callable[..., T], body: Object, config_map: Object | None) -> T:
         self._running += 1

@@ -19,7 +19,7 @@ class Diagnosis:
 
 _KNOWN: tuple[tuple[str, str, str, str], ...] = (
     (r"OOMKilled", "ContainerOOMKilled", "{step} was ended because its memory was full.",
-     "Lower TrainingArguments.max_length, or name a machine with more memory."),
+     "{memory}"),
     (r"Unschedulable", "Unschedulable", "No node takes {step}: {said}",
      "Look at the node's labels, taints and free GPUs: kubectl describe pod."),
     (r"ErrImagePull|ImagePullBackOff|InvalidImageName|ErrImageNeverPull", "ImagePullError",
@@ -30,10 +30,13 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
      "Free the node's disk or memory; the step goes on from its checkpoint."),
     (r"node shutdown|pod deleted|Preempt|NodeLost", "NodeLost", "The node of {step} went away.",
      "Run it again: it goes on from its checkpoint. Spot nodes go away at any time."),
-    (r"deadline", "DeadlineExceeded", "{step} did not end in time.", "Give it more time: kaiflow.dev/max-hours."),
+    (r"deadline", "DeadlineExceeded", "{step} did not end in time.",
+     "Look at its log for what it waited for, then run it again: what is finished is kept."),
     (r"[Ww]orkflow shutdown|[Ss]topped with strategy|terminated|Terminate", "Stopped", "{step} was stopped.",
      "Run it again: finished steps are reused."),
 )  # fmt: skip
+
+_MEMORY = "Lower TrainingArguments.max_length, or name a machine with more memory."
 
 
 def diagnose(step: str, node_message: str) -> Diagnosis | None:
@@ -43,5 +46,6 @@ def diagnose(step: str, node_message: str) -> Diagnosis | None:
     for pattern, reason, message, fix in _KNOWN:
         if re.search(pattern, node_message):
             said = node_message.strip().rstrip(".")
-            return Diagnosis(reason, message.format(step=step, said=f"{said}."), fix)
+            memory = _MEMORY if step == "tune" else f"Give {step} a node with more free memory."
+            return Diagnosis(reason, message.format(step=step, said=f"{said}."), fix.format(memory=memory))
     return None

@@ -29,6 +29,8 @@ KINDS: Mapping[str, Literal["Normal", "Warning"]] = {
     "ScheduleRefused": "Warning",
     "ArgoMissing": "Warning",
     "NodesMayRemain": "Warning",
+    "NodeReleased": "Normal",
+    "NodeLost": "Warning",
     "ReconcileFailed": "Warning",
 }
 

@@ -49,10 +49,16 @@ def read_steps(workflow: Mapping[str, Any]) -> list[StepStatus]:
     tasks = [task["name"] for t in spec["templates"] for task in t.get("dag", {}).get("tasks", ())]
     known = sorted(tasks, key=lambda task: STEP_ORDER.index(task) if task in STEP_ORDER else len(STEP_ORDER))
     ended = (workflow.get("status") or {}).get("phase") in _ENDED
-    steps = [_step(task, node_id(name, f"{name}.{task}"), nodes, ended=ended) for task in known]
-    if spec.get("onExit") and spec["onExit"] not in known:
-        steps.append(_step(spec["onExit"], node_id(name, f"{name}.onExit"), nodes, ended=ended))
-    return steps
+    ids = {task: node_id(name, f"{name}.{task}") for task in known}
+    last, of_exit = spec.get("onExit"), node_id(name, f"{name}.onExit")
+    if last and (last not in ids or _tells_more(nodes.get(of_exit, {}), nodes.get(ids[last], {}))):
+        ids[last] = of_exit
+    return [_step(task, key, nodes, ended=ended) for task, key in ids.items()]
+
+
+def _tells_more(of_exit: Node, task: Node) -> bool:
+    """Whether of a step that is a task and the exit handler too the latter is what has happened."""
+    return bool(of_exit) and (task.get("phase") != "Succeeded" or of_exit.get("phase") in FAILED)
 
 
 def _step(name: str, key: str, nodes: Mapping[str, Node], *, ended: bool) -> StepStatus:

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from controller.actions import FINALIZER
 from controller.attempts import attempts_in
 from controller.cluster_status import shown
 from controller.intent import NOT_SERVED, Intent, Refusal, config_map_name, intent, not_served, offered, secret_names
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
 from controller.observed_workflow import pod_of
-from controller.reconcile import FINALIZER, Observed
+from controller.reconcile import Observed
 from controller.reflector import Key, Reflector
 from controller.training_log import events_in
-from pipelines.plan import Placement, cleanup_name, cron_name
+from pipelines.names import CLEANUP, cleanup_name, cron_name
+from pipelines.plan import Placement
 from presets.annotations import PREFIX
 from steps.contract import WORKSPACE_LABEL
 
@@ -92,7 +94,7 @@ class Observer:
         uid = workspace["metadata"]["uid"]
         cleanup = self._workflows.objects.get((namespace, cleanup_name(name, uid)))
         runs = sorted(
-            (run for run in found if not run["metadata"]["name"].endswith("-cleanup")),
+            (run for run in found if not run["metadata"]["name"].endswith(CLEANUP)),
             key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]),
         )
         own = [run for run in runs if not _is_of_another(run, uid)]
@@ -109,6 +111,7 @@ class Observer:
             makes_nodes=self._placement.nodes.provisioner != "byo",
             training=(told := await self._told(key, shown(workspace, own))).training,
             attempts=told.attempts,
+            releases=frozenset(name for run in found if (name := run["metadata"]["name"]).endswith(CLEANUP)),
         )
         return seen, wish.config_map
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from controller import reconcile as r
+from controller import actions as r
 from controller.compiling import Compiler
 from controller.events import event_body
 from controller.intent import HASH, MARKED, REVISION
@@ -60,6 +60,7 @@ class Performer:
             r.Remember: self._remember, r.ApplyCron: self._apply_cron, r.SuspendCron: self._suspend_cron,
             r.DeleteCron: self._delete_cron,
             r.DeleteServing: self._delete_serving, r.CreateCleanup: self._create_cleanup,
+            r.ReleaseRun: self._release_run,
             r.WriteStatus: self._write_status, r.Tell: self._tell,
         }  # fmt: skip
 
@@ -117,6 +118,9 @@ class Performer:
                 raise
             logs.warning("nodes_may_remain", workspace=subject.path, fix="kaiflow nodes --orphans")
             await self._remove_finalizer(subject, r.RemoveFinalizer())
+
+    async def _release_run(self, subject: Subject, action: r.ReleaseRun) -> None:
+        await self._create(subject, await self._compile.cleanup(subject.workspace, subject.config_map, action.name))
 
     async def _stop_run(self, subject: Subject, action: r.StopRun) -> None:
         await self._api.merge(f"{subject.argo('workflows')}/{action.name}", {"spec": {"shutdown": "Stop"}})

@@ -11,17 +11,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from controller.cluster_status import REVISION_LABEL, cluster_status
+from controller.actions import (
+    FINALIZER,
+    Action,
+    AddFinalizer,
+    Again,
+    ApplyCron,
+    CreateCleanup,
+    CreateRun,
+    DeleteCron,
+    DeleteRun,
+    DeleteServing,
+    ReleaseRun,
+    Remember,
+    RemoveFinalizer,
+    StopRun,
+    SuspendCron,
+    Tell,
+    WriteStatus,
+)
+from controller.cluster_status import REVISION_LABEL, cluster_status, went_on
 from controller.compiling import GENERATION_LABEL, OFFER_LABEL
 from controller.durations import parse
 from controller.events import Told, changes
-from controller.intent import REVISION, Intent, Refusal, started
+from controller.intent import MARKED, REVISION, Intent, Refusal, started
 from controller.kube_api import Object
+from controller.node_holding import asked_for_node, holds_node, lost_node_since
 from controller.observed_workflow import has_ended
 from controller.runs import KEEP_RUNS, is_scheduled
+from pipelines.names import release_name
 
-FINALIZER = "kaiflow.dev/nodes"
 STOPPING_SECONDS = 5.0  # until a run that was told to stop is looked at again
+NODE_SECONDS = 900.0  # for an autoscaler to bring a node back
 PATIENCE_SECONDS = 1800  # of a deletion: then it goes on without what does not answer
 
 
@@ -40,100 +61,7 @@ class Observed:
     makes_nodes: bool  # whether runs make nodes, or are given them
     training: Mapping[str, Any] | None  # newest training event of the tune step
     attempts: Mapping[str, Any] | None = None  # what the provision step says of its attempts at a node
-
-
-@dataclass(frozen=True, slots=True)
-class AddFinalizer:
-    """Hold the Workspace until its nodes are given back."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveFinalizer:
-    """Let the Workspace go."""
-
-
-@dataclass(frozen=True, slots=True)
-class CreateRun:
-    """Create the Workflow of this revision."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopRun:
-    """Tell a Workflow to stop; its exit handler runs."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteRun:
-    """Delete a Workflow of long ago whose name is needed."""
-
-    name: str
-    uid: str
-
-
-@dataclass(frozen=True, slots=True)
-class Remember:
-    """Note on the Workspace which revision's run was started."""
-
-    revision: str
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyCron:
-    """Make the CronWorkflow what this revision asks for."""
-
-
-@dataclass(frozen=True, slots=True)
-class SuspendCron:
-    """Let the CronWorkflow start no more runs."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteCron:
-    """Remove the CronWorkflow."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteServing:
-    """Remove Deployment and Service, so that nothing needs a node any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class CreateCleanup:
-    """Create the Workflow that gives back the nodes of all runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class WriteStatus:
-    """Write the status."""
-
-    status: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Tell an Event."""
-
-    told: Told
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """Look again after a while, whatever happens."""
-
-    seconds: float
-
-
-Action = (
-    AddFinalizer | RemoveFinalizer | CreateRun | StopRun | DeleteRun | Remember | ApplyCron | SuspendCron
-    | DeleteCron | DeleteServing | CreateCleanup | WriteStatus | Tell | Again
-)  # fmt: skip
+    releases: frozenset[str] = frozenset()  # names of the Workflows that give back what single runs have left
 
 
 def reconcile(seen: Observed, now: str) -> list[Action]:
@@ -147,6 +75,8 @@ def reconcile(seen: Observed, now: str) -> list[Action]:
     if isinstance(seen.intent, Intent):
         actions += _run(seen, seen.intent)
         actions += _schedule(seen, seen.intent)
+    actions += _given_back(seen)
+    actions += _lost(seen, now)
     actions += _status(seen, now)
     return actions
 
@@ -157,20 +87,19 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
         yield Tell(Told("ArgoMissing", "The cluster knows no Argo Workflows: nothing runs until it is installed."))
         yield Again(60)
         return
-    if started(seen.workspace) == intent.revision:
+    if started(seen.workspace) == intent.revision and not any(_strays(run, intent) for run in seen.workflows):
         return
     in_the_way = [run["metadata"] for run in seen.strangers if run["metadata"]["name"] == intent.run]
     if in_the_way:
         yield DeleteRun(intent.run, in_the_way[0]["uid"])
         return
-    others = [run for run in seen.workflows if not has_ended(run) and not _is_of(run, intent)]
-    for run in others:
-        if not run["spec"].get("shutdown"):
-            name = run["metadata"]["name"]
-            yield StopRun(name)
-            yield Tell(Told("RunStopping", f"{name} is stopped: revision {intent.revision} is asked for."))
+    others = [
+        run for run in seen.workflows if _goes_on(run) and (not _is_of(run, intent) or run["spec"].get("shutdown"))
+    ]
+    if others and started(seen.workspace):  # were what it names asked for again meanwhile, it would have to run anew
+        yield Remember("", revision_number(seen.workspace, started(seen.workspace)))
     if others:
-        yield Again(STOPPING_SECONDS)
+        yield from _stop(others, intent)
         return
     known = next((run for run in seen.workflows if run["metadata"]["name"] == intent.run), None)
     if known is None:
@@ -183,26 +112,49 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
         yield Remember(intent.revision, revision_number(seen.workspace, intent.revision))
 
 
+def _stop(others: Sequence[Object], intent: Intent) -> Iterator[Action]:
+    for run in others:
+        if not run["spec"].get("shutdown"):
+            name = run["metadata"]["name"]
+            yield StopRun(name)
+            yield Tell(Told("RunStopping", f"{name} is stopped: revision {intent.revision} is asked for."))
+    yield Again(STOPPING_SECONDS)
+
+
 def _is_stale(known: Object, seen: Observed, intent: Intent) -> bool:
-    """Whether the Workflow of this name is of long ago: of another wish, or before a run of another revision."""
-    if known["metadata"]["labels"].get(GENERATION_LABEL) != intent.asked:
+    """Whether the Workflow of this name is of long ago: of another wish, stopped for one, or before another's run."""
+    if known["metadata"]["labels"].get(GENERATION_LABEL) != intent.asked or known["spec"].get("shutdown"):
         return True
     began = known["metadata"]["creationTimestamp"]
     later = (run for run in seen.workflows if run["metadata"]["creationTimestamp"] > began)
     return any(not is_scheduled(run) for run in later)
 
 
+def _goes_on(run: Object) -> bool:
+    return not has_ended(run)
+
+
+def _revision(run: Object) -> str:
+    return str((run["metadata"].get("labels") or {}).get(REVISION_LABEL, ""))
+
+
+def _strays(run: Object, intent: Intent) -> bool:
+    """Whether a run goes on that nobody has come to note, of a revision that is not asked for any more."""
+    return _goes_on(run) and not is_scheduled(run) and _revision(run) != intent.revision
+
+
 def _is_of(run: Object, intent: Intent) -> bool:
     """Whether the run is the one that is asked for, or its schedule's."""
     labels = run["metadata"].get("labels") or {}
-    return labels.get(REVISION_LABEL) == intent.revision and labels.get(GENERATION_LABEL, intent.asked) == intent.asked
+    return _revision(run) == intent.revision and labels.get(GENERATION_LABEL, intent.asked) == intent.asked
 
 
 def revision_number(workspace: Object, revision: str) -> int:
     """Return the number of a revision: that of an earlier run of it, else the next (as KAITO counts)."""
     annotations = workspace["metadata"].get("annotations") or {}
     said, last = annotations.get(REVISION) or "", started(workspace)
-    newest = int(said) if last and said.isascii() and said.isdecimal() else 0  # whoever else writes it
+    ours = last or annotations.get(MARKED) == workspace["metadata"].get("uid")
+    newest = int(said) if ours and said.isascii() and said.isdecimal() else 0  # whoever else writes it
     runs = (workspace.get("status") or {}).get("runs") or ()
     earlier = list(dict.fromkeys(run["revision"] for run in runs if run.get("revision")))
     if last == revision:
@@ -240,6 +192,40 @@ def _unschedule(seen: Observed, cron: Object) -> Iterator[Action]:
     yield Tell(Told("ScheduleRemoved", "The Workspace has no schedule any more."))
 
 
+def _given_back(seen: Observed) -> Iterator[Action]:
+    """Yield what gives back the nodes of runs that ended without their exit handlers: terminated, or deleted."""
+    if not (seen.argo and seen.makes_nodes):
+        return
+    left = [run["metadata"]["name"] for run in seen.workflows if has_ended(run) and holds_node(run)]
+    status = seen.workspace.get("status") or {}
+    last = status.get("workflow")
+    gone = last and went_on(seen.workspace) and last not in {run["metadata"]["name"] for run in seen.workflows}
+    if gone and asked_for_node(status):
+        left.append(last)
+    for name in left:
+        if release_name(name) not in seen.releases:
+            yield ReleaseRun(name)
+            yield Tell(Told("NodeReleased", f"{name} ended without its exit handler: its node is given back."))
+
+
+def _lost(seen: Observed, now: str) -> Iterator[Action]:
+    """Yield what ends a run whose node went away for good: Argo waits for it, and nobody makes it again."""
+    for run in seen.workflows:
+        since = lost_node_since(run) if seen.makes_nodes and not has_ended(run) else ""
+        if not since or run["spec"].get("shutdown"):
+            continue
+        if (parse(now) - parse(since)).total_seconds() < NODE_SECONDS:
+            yield Again(NODE_SECONDS / 5)
+            continue
+        name = run["metadata"]["name"]
+        scheduled = is_scheduled(run)
+        how = "The next run goes" if scheduled else "It is run again, and goes"
+        yield Tell(Told("NodeLost", f"The node of {name} went away. {how} on from the checkpoint."))
+        if not scheduled and started(seen.workspace):
+            yield Remember("", revision_number(seen.workspace, started(seen.workspace)))
+        yield StopRun(name)
+
+
 def _status(seen: Observed, now: str) -> Iterator[Action]:
     before = seen.workspace.get("status") or {}
     if not seen.argo and (before.get("workflow") or started(seen.workspace)):
@@ -271,6 +257,8 @@ def _leaving(seen: Observed, now: str) -> Iterator[Action]:
             yield CreateCleanup()
         yield Again(STOPPING_SECONDS)
         return
+    if took and seen.argo and seen.cleanup is None:  # nobody was there to wait for it: it goes on without us
+        yield CreateCleanup()
     phase = ((seen.cleanup or {}).get("status") or {}).get("phase")
     if took and phase != "Succeeded":
         yield Tell(Told("NodesMayRemain", f"Nodes of {name} may be left: kaiflow nodes --orphans."))

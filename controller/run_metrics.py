@@ -46,8 +46,7 @@ class RunMetrics:
             if run.get("gate"):
                 self._gates.labels(run["gate"]).inc()
             self._node_seconds.labels(outcome).inc(run.get("nodeSeconds", 0))
-            if after.get("workflow") == run["name"]:
-                self._node_cost.labels(outcome).inc((after.get("cost") or {}).get("usd", 0))
+            self._node_cost.labels(outcome).inc(run.get("usd", 0))
         for step in _ended_steps(before, after):
             seconds = (parse(step["finishedAt"]) - parse(step["startedAt"])).total_seconds()
             self._steps.labels(step["name"], step["phase"]).observe(seconds)

@@ -9,7 +9,8 @@ from controller.run_failure import find_failure
 
 KEEP_RUNS = 10
 CRON_LABEL = "workflows.argoproj.io/cron-workflow"  # Argo's, on what a CronWorkflow has started
-NOTHING_NEW = "NothingNew"
+NOTHING_NEW, DELETED = "NothingNew", "RunDeleted"
+ENDED = ("Succeeded", "Failed", "Error")
 
 Run = dict[str, Any]
 
@@ -23,6 +24,16 @@ def with_run(
     return sorted([*kept, entry], key=lambda run: str(run.get("startedAt") or "9999"))[-KEEP_RUNS:]
 
 
+def without_gone(before: Iterable[Mapping[str, Any]], workflows: Iterable[Mapping[str, Any]], now: str) -> list[Run]:
+    """Return the runs, those ended whose Workflows were deleted before they had ended."""
+    there = {workflow["metadata"]["name"] for workflow in workflows}
+    return [
+        {"startedAt": now, **run, "phase": "Failed", "reason": DELETED, "finishedAt": now}
+        if run["phase"] not in ENDED and run["name"] not in there else dict(run)
+        for run in before
+    ]  # fmt: skip
+
+
 def _same(run: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
     began = run.get("startedAt") in (None, entry.get("startedAt"))
     return bool(run["name"] == entry["name"] and began)
@@ -32,7 +43,7 @@ def run_entry(workflow: Mapping[str, Any], steps: Mapping[str, StepStatus]) -> R
     """Return the entry of one run."""
     metadata, status = workflow["metadata"], workflow.get("status") or {}
     labels = metadata.get("labels") or {}
-    phase = status.get("phase") or "Pending"
+    phase, spent = status.get("phase") or "Pending", cost(steps)
     entry = {
         "name": metadata["name"],
         "phase": phase,
@@ -45,7 +56,8 @@ def run_entry(workflow: Mapping[str, Any], steps: Mapping[str, StepStatus]) -> R
         "baseEvalLoss": number(output(steps, "tune", "base-loss")),
         "evalLoss": number(output(steps, "tune", "tuned-loss")),
         "gate": output(steps, "push", "verdict"),
-        "nodeSeconds": cost(steps).get("nodeSeconds"),
+        "nodeSeconds": spent.get("nodeSeconds"),
+        "usd": spent.get("usd"),
     }
     return {key: value for key, value in entry.items() if value not in (None, "")}
 

@@ -1,12 +1,12 @@
 """Recipe -> Plan: which steps run, after which, told what, on what.  Pure; no Argo words yet."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.names import run_name
 from pipelines.volumes import INPUT_VOLUME, MOUNTS, OUTPUT_VOLUME, WEIGHTS_VOLUME
 from presets.catalogue import find_model
 from presets.gpus import skus
@@ -104,7 +104,6 @@ class Plan:
         return self.placement.cache is not None and self.mounted_weights is None
 
 
-CRON_NAME_MAX = 52
 NODE_STEPS: tuple[Verb, ...] = ("provision", "release")
 DATASET = Input("dataset", "fetch", "dataset")
 PUBLISHED = Input("published", "fetch", "published")
@@ -139,29 +138,6 @@ def plan(recipe: Recipe, placement: Placement = Placement()) -> Plan:
 def serves_on_node(recipe: Recipe) -> bool:
     """Whether the node that trains goes on to serve what it has trained; transformers serves on a CPU."""
     return recipe.deploy.enabled and recipe.deploy.runtime != "transformers"
-
-
-def run_name(recipe: Recipe) -> str:
-    """Return ``<workspace>-<revision>``, cut to what Kubernetes takes; the same revision has the same name."""
-    return f"{_cut(recipe.name, 63 - len(recipe.revision) - 1)}-{recipe.revision}"
-
-
-def cron_name(workspace: str) -> str:
-    """Return the name of a Workspace's CronWorkflow; Argo puts a time behind it."""
-    return _cut(workspace, CRON_NAME_MAX)
-
-
-def cleanup_name(workspace: str, uid: str) -> str:
-    """Return the name of the Workflow that gives a Workspace's nodes back when it goes; another one's has another."""
-    ending = f"-{uid[:8]}-cleanup"
-    return f"{workspace[: 63 - len(ending)].rstrip('-')}{ending}"
-
-
-def _cut(name: str, letters: int) -> str:
-    """Return a name that is no longer than that; two long names that begin alike stay two."""
-    if len(name) <= letters:
-        return name
-    return f"{name[: letters - 7].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def told(plan: Plan, verb: Verb) -> dict[str, Any]:

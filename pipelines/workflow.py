@@ -11,7 +11,8 @@ from hera.workflows import DAG, CronWorkflow, Parameter, Task, Workflow
 from hera.workflows import models as m
 from pydantic import ValidationError
 
-from pipelines.plan import CRON_NAME_MAX, Plan, PlannedStep, cleanup_name, cron_name, image_pull_secrets, user_volumes
+from pipelines.names import CRON_NAME_MAX, cleanup_name, cron_name, release_name
+from pipelines.plan import Plan, PlannedStep, image_pull_secrets, user_volumes
 from pipelines.templates import STEP_ACCOUNT, template
 from presets.errors import ConfigError, FieldError, InvalidInput
 from steps.contract import MANAGED_BY, NAMESPACE_LABEL, PROVISIONER_LABEL, WORKSPACE_LABEL
@@ -56,16 +57,18 @@ def compile_cron(plan: Plan) -> dict[str, Any] | None:
     return checked(body)
 
 
-def compile_cleanup(plan: Plan) -> dict[str, Any]:
-    """Return the Workflow that gives back the nodes of all runs of a Workspace that goes."""
-    name = cleanup_name(plan.recipe.name, plan.recipe.uid)
+def compile_cleanup(plan: Plan, run: str = "") -> dict[str, Any]:
+    """Return the Workflow that gives back the nodes of all runs of a Workspace that goes, or of one ``run``."""
+    name = release_name(run) if run else cleanup_name(plan.recipe.name, plan.recipe.uid)
     with _shell(Workflow, plan, name=name) as workflow:
         template(plan, plan.last)
     body = checked(workflow.to_dict())
     body["spec"]["entrypoint"] = plan.last.verb
     del body["spec"]["onExit"], body["spec"]["synchronization"]
     request = body["spec"]["templates"][0]["inputs"]["artifacts"][0]["raw"]
-    request["data"] = request["data"].replace('"run":"{{workflow.name}}"', '"run":""')  # of every run
+    request["data"] = request["data"].replace('"run":"{{workflow.name}}"', f'"run":"{run}"')  # empty: of every run
+    if run:  # there as long as that run's Workflow is: it is not made twice
+        body["spec"]["ttlStrategy"] = {"secondsAfterCompletion": 8 * _DAY_SECONDS}
     return body
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 PREFIX = "kaiflow.dev/"
+MANAGED = f"{PREFIX}managed"  # whose a Workspace is; no part of what it asks for
 _UNITS = {"": 1, "k": 10**3, "Ki": 2**10, "M": 10**6, "Mi": 2**20, "G": 10**9, "Gi": 2**30, "T": 10**12, "Ti": 2**40}
 
 

@@ -179,6 +179,7 @@ _RUN = {
         evalLoss=_number("Held-out loss of the tuned model."),
         gate=_text("The gate's verdict: passed, warned, refused, off."),
         nodeSeconds=_number("Seconds that its node was held, where one was made."),
+        usd=_number("What that has cost at the table's price, where there is one."),
     ),
     "required": ["name", "phase"],
 }

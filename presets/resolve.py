@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from presets.annotations import PREFIX, annotation_value
+from presets.annotations import MANAGED, PREFIX, annotation_value
 from presets.catalogue import Model, chat_template_text
 from presets.choice import Choice
 from presets.errors import ConfigError, FieldError, InvalidInput
@@ -76,12 +76,12 @@ def resolve(workspace: Workspace, model: Model, config: TrainingConfig) -> Recip
 def revision_hash(workspace: Workspace, config: TrainingConfig) -> str:
     """Return the sha256 over what the Workspace asks for: resource, tuning, inference, and its training config.
 
-    When it is done again is no part of what: a schedule that is suspended must not start a run.
+    When it is done again is no part of what: a schedule that is suspended must not start a run. Nor is by whom.
     """
     blocks = workspace.model_dump(mode="json", include={"resource", "tuning", "inference"}, by_alias=True)
     if blocks.get("tuning"):
         blocks["tuning"]["schedule"] = None
-    ours = {k: v for k, v in workspace.metadata.annotations.items() if k.startswith(PREFIX)}
+    ours = {k: v for k, v in workspace.metadata.annotations.items() if k.startswith(PREFIX) and k != MANAGED}
     text = json.dumps(
         [blocks, {k: dict(v) for k, v in config.sections.items()}, *([ours] if ours else [])], sort_keys=True
     )

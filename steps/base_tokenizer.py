@@ -4,14 +4,17 @@ No torch: rows are measured before any machine that trains is asked for.
 """
 
 import hashlib
+import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 from presets.errors import KaiflowError
 from presets.recipe import ModelRecipe
 from steps.chat import Tokenizer
+from steps.folder_of import folder_of
 
 PATTERNS = [
     "tokenizer*.json",
@@ -38,9 +41,12 @@ def load_tokenizer(model: ModelRecipe, folder: Path) -> Tokenizer:
     except ImportError as error:
         raise TokenizerMissing("transformers is not installed here (pip install 'kaiflow[data]')") from error
 
-    source = folder / "tokenizer"
-    if not (source / "tokenizer.json").is_file():
-        _lay_out(model, source)
+    source = folder_of(folder / "tokenizer", _made_of(model))
+    if not source.is_dir():  # whole, since it is renamed last
+        partial = folder / ".tokenizer.taking"
+        shutil.rmtree(partial, ignore_errors=True)
+        _lay_out(model, partial)
+        partial.rename(source)
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
     except (OSError, ValueError, LookupError, TypeError) as error:  # whatever the library trips over in the file
@@ -56,6 +62,12 @@ def tokenizer_digests(model: ModelRecipe) -> list[tuple[str, str]]:
     """Return (name, sha256) of a tokenizer that no revision pins: one in a folder."""
     found = (path for pattern in PATTERNS for path in Path(model.folder or "").glob(pattern)) if model.folder else ()
     return sorted((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in found)
+
+
+def _made_of(model: ModelRecipe) -> str:
+    """Return what decides which files they are; which template is used is the run's."""
+    package = asdict(model.package) if model.package else None
+    return json.dumps([model.hugging_face_id, model.revision, package, model.folder, tokenizer_digests(model)])
 
 
 def _lay_out(model: ModelRecipe, folder: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from presets.errors import DataError
 from steps import logs
 from steps.contract import IMAGE_FOLDER
+from steps.folder_of import folder_of
 from steps.model_files import is_wanted
 from steps.store import Manifest, Store
 from steps.weights_image import model_folder
@@ -21,11 +22,14 @@ ORIGIN_FILE = "origin.json"
 
 
 def lay_out(store: Store, weights: Manifest, work: Path, folder: Path) -> None:
-    """Put the base model's files into ``folder``, links where they can be; ``work`` is for what lies for a while.
+    """Put the base model's files, and no others, into ``folder``, links where they can be.
+
+    ``work`` is for what lies for a while.
 
     Raises:
         KaiflowError: they cannot be had.
     """
+    folder_of(folder, weights.digest)
     if weights.artifact_type != ORIGIN_TYPE:
         store.check_out(weights, folder)
         return

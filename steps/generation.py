@@ -4,6 +4,7 @@ One thread owns the model. A request waits in the queue; when the queue is full 
 once. Base and adapter are the same weights in memory: the adapter is switched off for the base's answers.
 """
 
+import copy
 import queue
 import threading
 import time
@@ -16,11 +17,13 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
+from presets.errors import DataError
 from steps.chat import render
 from steps.evaluation import end_token_ids
 from steps.messages import Message
 
 QUEUE_LENGTH = 16
+TOKEN_CHARACTERS = 64  # hardly a token is longer: a text of so many times the window is not even counted
 
 
 class QueueFullError(Exception):
@@ -41,7 +44,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a request cost, and why it ended (``stop`` or ``length``)."""
+    """What a request cost, and why it ended: ``stop``, ``length``, or ``cancelled`` before it began."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -79,7 +82,9 @@ class Generator:
         self._tokenizer = tokenizer
         self._dtype = dtype
         self._ends = end_token_ids(model, tokenizer)
-        self._queue: queue.Queue[tuple[Ask, Reply] | None] = queue.Queue(maxsize=QUEUE_LENGTH)
+        self._window_tokens = getattr(model.config, "max_position_embeddings", None)
+        self._counting, self._count_lock = copy.deepcopy(tokenizer), threading.Lock()  # beside the thread that writes
+        self._queue: queue.Queue[tuple[Ask, str, Reply] | None] = queue.Queue(maxsize=QUEUE_LENGTH)
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
@@ -90,19 +95,37 @@ class Generator:
         return self._queue.qsize()
 
     def submit(self, ask: Ask) -> Reply:
-        """Queue a request.
+        """Queue a request; what can be refused is refused before it waits.
 
         Raises:
             QueueFullError: as many requests wait as the queue holds, or the server is closing.
+            DataError: the chat template refuses the messages, or they are longer than the model's window.
         """
         reply = Reply()
-        if self._closed:
+        if self._closed or self._queue.full():
             raise QueueFullError
+        text = render(self._tokenizer, ask.messages, generate=True)
+        self._require_room(text, ask.max_new_tokens)
         try:
-            self._queue.put_nowait((ask, reply))
+            self._queue.put_nowait((ask, text, reply))
         except queue.Full as error:
             raise QueueFullError from error
         return reply
+
+    def _require_room(self, text: str, new_tokens: int) -> None:
+        window = self._window_tokens
+        if window is None:
+            return
+        tokens = len(text) // TOKEN_CHARACTERS
+        if tokens <= window:
+            with self._count_lock:
+                tokens = len(self._counting(text, add_special_tokens=False)["input_ids"])
+        if tokens + new_tokens > window:
+            raise DataError(
+                "PromptTooLong",
+                f"The prompt has {tokens} tokens or more, {new_tokens} are asked for; the model takes {window} in all.",
+                fix="Shorten the prompt, or ask for fewer tokens.",
+            )
 
     def close(self) -> None:
         """Finish what is queued, take nothing more, and return when done."""
@@ -112,20 +135,21 @@ class Generator:
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
-            ask, reply = item
+            ask, text, reply = item
             try:
-                if not reply.cancelled:
-                    self._write(ask, reply)
+                if reply.cancelled:
+                    reply.usage.set_result(Usage(0, 0, "cancelled", 0.0))
+                else:
+                    self._write(ask, text, reply)
             except Exception as error:  # the caller gets it; the thread must go on
                 reply.usage.set_exception(error)
             finally:
                 reply.pieces.put(None)
 
-    def _write(self, ask: Ask, reply: Reply) -> None:
+    def _write(self, ask: Ask, text: str, reply: Reply) -> None:
         began = time.monotonic()
-        text = render(self._tokenizer, ask.messages, generate=True)
         inputs = self._tokenizer(text, add_special_tokens=False, return_tensors="pt").to(self._model.device)
-        streamer = _QueueStreamer(self._tokenizer, reply)
+        streamer = _QueueStreamer(self._tokenizer, reply, ask.stop)
         sampling: dict[str, Any] = {"do_sample": False}
         if ask.temperature > 0:
             sampling = {"do_sample": True, "temperature": ask.temperature, "top_p": ask.top_p, "top_k": 0}
@@ -152,16 +176,44 @@ class Generator:
 
 
 class _QueueStreamer(TextIteratorStreamer):  # type: ignore[misc]  # transformers is not typed
-    """Hands whole pieces of text to the reply, special tokens left out."""
+    """Hands whole pieces of text to the reply, special tokens left out, and nothing from a stop string on."""
 
-    def __init__(self, tokenizer: Any, reply: Reply) -> None:  # noqa: ANN401
+    def __init__(self, tokenizer: Any, reply: Reply, stops: Sequence[str]) -> None:  # noqa: ANN401
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._reply = reply
+        self._until = Until(stops)
 
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:  # noqa: ARG002
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Pass one piece on."""
-        if text:
-            self._reply.pieces.put(text)
+        if piece := self._until.piece(text, last=stream_end):
+            self._reply.pieces.put(piece)
+
+
+class Until:
+    """Text in pieces, up to the stop string that is whole first; what may be the beginning of one is held back."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = stops
+        self._held = ""
+        self._over = False
+
+    def piece(self, text: str, *, last: bool) -> str:
+        """Return what may be shown by now."""
+        if self._over:
+            return ""
+        text = self._held + text
+        ends = [(place + len(stop), place) for stop in self._stops if (place := text.find(stop)) >= 0]
+        if ends:
+            self._over = True
+            return text[: min(ends)[1]]
+        begun = 0 if last else max((_begun(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - begun :]
+        return text[: len(text) - begun]
+
+
+def _begun(text: str, stop: str) -> int:
+    """Return how much of ``stop`` the text ends with."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 class _Cancelled(StoppingCriteria):  # type: ignore[misc]

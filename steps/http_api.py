@@ -19,9 +19,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
+from presets.errors import DataError
 from steps.generation import Ask, Generator, QueueFullError, Reply, Usage
 
 MAX_NEW_TOKENS = 256
+StopText = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class CompletionRequest(BaseModel):
     max_completion_tokens: Annotated[int, Field(ge=1, le=8192)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    stop: str | list[str] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
     stream: bool = False
     n: Literal[1] = 1
 
@@ -141,7 +143,7 @@ def _add_chat(app: FastAPI, models: Models, generator: Generator, metrics: Serve
         options = body.generate_kwargs
         temperature = options.temperature if options.do_sample else 0.0
         ask = Ask(messages, use_adapter, options.max_new_tokens, temperature, options.top_p)
-        text, _ = await _whole(_submit(generator, ask, name, metrics), request, name, metrics)
+        text, _ = await _whole(await _submit(generator, ask, name, metrics), request, name, metrics)
         return {"Result": text}
 
 
@@ -152,7 +154,8 @@ def _add_completions(app: FastAPI, models: Models, generator: Generator, metrics
         stop = [body.stop] if isinstance(body.stop, str) else list(body.stop or [])
         limit = body.max_completion_tokens or body.max_tokens or MAX_NEW_TOKENS
         messages = [m.model_dump() for m in body.messages]
-        reply = _submit(generator, Ask(messages, use_adapter, limit, body.temperature, body.top_p, stop), name, metrics)
+        ask = Ask(messages, use_adapter, limit, body.temperature, body.top_p, stop)
+        reply = await _submit(generator, ask, name, metrics)
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
         if body.stream:
             events = _events(reply, head, name, metrics)
@@ -170,9 +173,12 @@ def _choose(models: Models, asked: str | None) -> tuple[str, bool]:
     raise HTTPException(404, f"There is no model {asked!r} here; there are {models.adapter!r} and {models.base!r}.")
 
 
-def _submit(generator: Generator, ask: Ask, name: str, metrics: ServerMetrics) -> Reply:
+async def _submit(generator: Generator, ask: Ask, name: str, metrics: ServerMetrics) -> Reply:
     try:
-        return generator.submit(ask)
+        return await run_in_threadpool(generator.submit, ask)
+    except DataError as error:
+        metrics.requests.labels(name, "refused").inc()
+        raise HTTPException(400, str(error)) from error
     except QueueFullError as error:
         metrics.requests.labels(name, "refused").inc()
         raise HTTPException(429, "Too many requests are waiting.", headers={"Retry-After": "5"}) from error
@@ -185,7 +191,7 @@ async def _whole(reply: Reply, request: Request, name: str, metrics: ServerMetri
         await asyncio.wait([task], timeout=0.25)
         if not task.done() and await request.is_disconnected():
             reply.cancel()
-    usage = reply.usage.result()
+    usage = reply.usage.result()  # there before the last piece
     metrics.count(name, usage)
     return task.result().strip(), usage
 
@@ -201,7 +207,7 @@ async def _events(reply: Reply, head: dict[str, Any], name: str, metrics: Server
         yield event({"role": "assistant", "content": ""}, None)
         async for piece in iterate_in_threadpool(iter(reply)):
             yield event({"content": piece}, None)
-        usage = reply.usage.result()
+        usage = reply.usage.result()  # there before the last piece
         metrics.count(name, usage)
         yield event({}, usage.finish_reason)
         yield "data: [DONE]\n\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from presets.recipe import BudgetRecipe
-from steps import logs
+from steps import comparisons, logs
 from steps.base_weights import lay_out
 from steps.checkpoint_files import find_checkpoint, restore
 from steps.content_keys import ADAPTER_TYPE, decides_training, run_key, run_tag
@@ -61,23 +61,28 @@ class Tags:
 
 
 def run(request: Request, context: Context) -> Result:
-    """Train and evaluate, or find the same run in the store: finished, or its newest checkpoint."""
+    """Train and evaluate, or find the same run in the store: finished, or its newest checkpoint.
+
+    One that was never compared with what is published now is trained once more, which gives the same and compares it.
+    """
     store = open_store(request.store)
     dataset = require(store, request.inputs["dataset"], "dataset")
     count = processes_here(len(gpus()))
     key = run_key(request.recipe, request.inputs["weights"], dataset.annotations["kaiflow.dataset.content"], count)
     tags, budget = Tags(key), request.part("budget", BudgetRecipe)
+    published = request.inputs["published"]
     found = _finished(store, tags.run) or _as_far(store, tags.partial, budget)
-    if found is not None:
+    against = comparisons.known(store, key, published, found) if found is not None else None
+    if found is not None and against is not None:
         logs.event("reused", run=found.digest)
         _lay_out_report(store, tags.report, context.work)
-        return _result(found, cached=True)
+        return _result(found, cached=True, against=against)
     weights = require(store, request.inputs["weights"], "base model")
     store.check_out(dataset, context.work / "data")
     lay_out(store, weights, context.work / "image", context.work / "weights")
     checkpoints, output = context.work / "checkpoints" / key, context.work / "adapter" / key
     restore(store, find_checkpoint(store, tags.run), checkpoints)
-    _lay_out_published(store, request.inputs["published"], context.work / PUBLISHED_FOLDER)
+    _lay_out_published(store, published, context.work / PUBLISHED_FOLDER)
     pinned = _with_revision(request, weights.annotations[REVISION])
     if count == 1:
         figures = train_here(pinned, context, key, store, tags.run)
@@ -96,6 +101,7 @@ def run(request: Request, context: Context) -> Result:
         STEPS: f"{figures['steps']}/{figures['total_steps']}",
         **_losses(figures),
     }
+    comparisons.keep(store, key, published, figures["against_published"], context.work)
     files = {p.relative_to(output).as_posix(): p for p in sorted(output.rglob("*")) if p.is_file()}
     if figures["stopped_by"]:  # the checkpoint stays
         annotations[STOPPED_AT] = str(budget.max_seconds or 0)

@@ -14,6 +14,7 @@ from steps import logs
 from steps.base_weights import FILES_TYPE, ORIGIN_FILE, ORIGIN_TYPE
 from steps.content_keys import weights_tag
 from steps.contract import Context, Request, Result
+from steps.folder_of import folder_of
 from steps.store import TITLE, Manifest, Store, canonical, open_store, publish
 from steps.weights_folder import digest_of
 from steps.weights_origin import Origin, pin, take
@@ -41,7 +42,7 @@ def run(request: Request, context: Context) -> Result:
 
 
 def _stage(store: Store, origin: Origin, work: Path, notes: dict[str, str], tag: str) -> Manifest:
-    folder = work / "weights"
+    folder = folder_of(work / "weights", tag)
     take(origin, work / "image", folder)
     files = {
         p.relative_to(folder).as_posix(): p

@@ -13,9 +13,9 @@ from collections import Counter
 import pytest
 import urllib3
 
+from controller.actions import FINALIZER
 from controller.intent import HASH, REVISION
 from controller.operator_process import lease_name
-from controller.reconcile import FINALIZER
 from pipelines.nodes import node_id
 from tests.cluster.argo import ARGO, Argo
 from tests.cluster.cut_proxy import proxied_kubeconfig

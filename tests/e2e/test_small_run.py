@@ -100,10 +100,44 @@ def test_a_stream_gives_the_same_text_in_pieces(endpoint):
         ("/v1/chat/completions", {"messages": [{"role": "robot", "content": "x"}]}, 422),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}, 422),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "model": "other"}, 404),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stop": ""}, 422),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stop": [""]}, 422),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a word " * 5000}], "stream": True}, 400),
+        ("/chat", {"prompt": "x" * 10_000_000}, 400),
     ],
 )
 def test_what_the_server_cannot_do_it_refuses(endpoint, path, body, status):
     assert ask(endpoint, path, body).status_code == status
+
+
+def test_a_caller_that_hangs_up_while_it_waits_holds_nobody_up(endpoint):
+    long = {"messages": [{"role": "user", "content": "tell a long story"}], "max_tokens": 64}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, endpoint, "/v1/chat/completions", long)
+        time.sleep(0.5)
+        for path, body in (("/chat", {"prompt": "hi"}), ("/v1/chat/completions", long)):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{endpoint}{path}", json=body, timeout=0.5)
+        assert first.result().status_code == 200
+    assert httpx.get(f"{endpoint}/health", timeout=10).status_code == 200
+    assert ask(endpoint, "/chat", {"prompt": "hi"}).status_code == 200
+
+
+def test_what_ends_an_answer_is_not_in_it(endpoint):
+    body = {
+        "messages": [{"role": "user", "content": "name a river in africa"}],
+        "max_tokens": 16,
+        "model": "smollm2-135m-instruct",
+    }
+    whole = ask(endpoint, "/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
+    stop = whole.split()[2]
+    ended = {**body, "stop": ["not there", stop]}
+    choice = ask(endpoint, "/v1/chat/completions", ended).json()["choices"][0]
+    assert choice["message"]["content"] == whole[: whole.index(stop)].strip()
+    assert choice["finish_reason"] == "stop"
+    streamed = httpx.post(f"{endpoint}/v1/chat/completions", json={**ended, "stream": True}, timeout=120).text
+    events = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+    assert "".join(e["choices"][0]["delta"].get("content", "") for e in events).strip() == choice["message"]["content"]
 
 
 def test_health_and_metrics(endpoint):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller import reconcile
+from controller import actions
 from controller.cluster_operator import Operator, Settings, is_of_another
 from controller.kube_api import ApiError
 from controller.operator_metrics import OperatorMetrics
@@ -62,11 +62,11 @@ class Refusing:
 @pytest.mark.parametrize(("status", "told"), [(403, True), (422, True), (500, False)])
 def test_a_workflow_that_the_api_server_refuses_is_told_and_the_status_written(status, told):
     operator = Operator(SimpleNamespace(), Settings(Placement()), OperatorMetrics())  # type: ignore[arg-type]
-    operator._performer = performer = Refusing(reconcile.CreateRun, status)  # type: ignore[assignment]
+    operator._performer = performer = Refusing(actions.CreateRun, status)  # type: ignore[assignment]
     body = {"metadata": {"namespace": "n", "name": "w", "generation": 1, "annotations": {}}}
-    actions = [reconcile.CreateRun(), reconcile.WriteStatus({"state": "Pending"})]
+    todo = [actions.CreateRun(), actions.WriteStatus({"state": "Pending"})]
     seen = SimpleNamespace(workspace=body, workflows=[], intent=None)
     with pytest.raises(ApiError):
-        asyncio.run(operator._do(("n", "w"), seen, None, actions))  # type: ignore[arg-type]
+        asyncio.run(operator._do(("n", "w"), seen, None, todo))  # type: ignore[arg-type]
     kinds = [type(action).__name__ for action in performer.did]
     assert kinds == (["CreateRun", "Tell", "WriteStatus"] if told else ["CreateRun"])

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from controller.cluster_status import cluster_status
 from controller.events import KINDS, Told, changes, event_body
+from controller.failure import explain
 from controller.intent import HASH, Intent, Refusal
 from controller.runs import CRON_LABEL
 from pipelines.nodes import node_id
@@ -291,3 +292,60 @@ def test_a_run_that_ended_well_is_not_forgotten_for_an_older_one_that_failed_and
     ready = status([bad, FIRST])
     kept = status([bad], ready)  # Argo removes what has succeeded after a day, what has failed after a week
     assert (kept["state"], kept["workflow"], kept["endpoint"]) == ("Ready", "ws-aaaa", "http://ws")
+
+
+def test_a_run_that_is_long_gone_and_forgotten_does_not_give_way_to_an_older_failure():
+    """Ten runs are kept: those of an hourly schedule push out the entry of the run that serves."""
+    old = run("ws-0000", "Failed", started="2026-11-20T09:00:00Z")
+    kept = [{"name": f"ws-{n}", "phase": "Succeeded", "startedAt": f"2026-11-24T0{n}:00:00Z"} for n in range(10)]
+    before = {"state": "Ready", "workflow": "ws-aaaa", "endpoint": "http://ws", "runs": kept}
+    found = status([old], before)
+    assert (found["state"], found["workflow"], found["endpoint"]) == ("Ready", "ws-aaaa", "http://ws")
+
+
+def test_a_failed_run_of_the_schedule_leaves_an_image_that_is_not_served_as_it_was():
+    tasks = {k: v for k, v in GOOD.items() if k != "deploy"}
+    first = run("ws-aaaa", "Succeeded", outputs=tasks, deploy="Skipped")
+    before = status([first])
+    assert before["state"] == "Succeeded"
+    after = status([first, scheduled("ws-2", "Failed", fetch="Failed")], before)
+    assert (after["state"], after["output"]) == ("Succeeded", before["output"])
+    assert conditions(after)["LastRunSucceeded"][0] == "False"
+
+
+def test_a_deleted_run_of_the_schedule_is_over_and_what_serves_goes_on():
+    ready = status([FIRST])
+    during = status([FIRST, scheduled("ws-2", tune="Running", provision="Succeeded")], ready)
+    assert conditions(during)["Finished"][0] == "False"
+    after = status([], during)
+    assert (after["state"], after["endpoint"]) == ("Ready", "http://ws")
+    assert conditions(after)["Finished"] == ("True", "RunDeleted")
+    assert "step" not in after
+    (entry,) = [entry for entry in after["runs"] if entry["name"] == "ws-2"]
+    assert (entry["phase"], entry["reason"], entry["finishedAt"]) == ("Failed", "RunDeleted", NOW)
+    assert status([], after) == after
+
+
+def test_whether_the_last_run_was_good_is_told_while_the_next_goes_on():
+    ready = status([FIRST])
+    during = status([FIRST, scheduled("ws-2", fetch="Running")], ready)
+    assert conditions(during)["LastRunSucceeded"] == conditions(ready)["LastRunSucceeded"]
+
+
+def test_an_exit_handler_that_did_what_a_task_could_not_is_told_in_its_place():
+    """Where nothing is served on the node, release is a task too; of a training that failed it is never reached."""
+    failed = run("ws-aaaa", "Failed", outputs={k: GOOD[k] for k in ("provision", "onExit")}, tune="Failed",
+                 provision="Succeeded", onExit="Succeeded", release="Omitted")  # fmt: skip
+    failed["spec"]["templates"][0]["dag"]["tasks"].append({"name": "release"})
+    failed["status"]["nodes"][node_id("ws-aaaa", "ws-aaaa.release")] = {"phase": "Omitted"}
+    found = status([failed])
+    assert found["steps"][-1]["phase"] == "Succeeded"
+    assert found["cost"]["nodeSeconds"] == found["runs"][-1]["nodeSeconds"] == 3600
+    assert found["runs"][-1]["usd"] == found["cost"]["usd"]
+
+
+def test_a_remedy_is_one_for_the_step_that_needs_it():
+    tune, fetch = (explain(step, "OOMKilled (exit code 137)").fix for step in ("tune", "fetch"))
+    assert "max_length" in tune
+    assert "max_length" not in fetch
+    assert "max-hours" not in explain("fetch", "Pod was active on the node longer than the specified deadline").fix

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from controller.actions import ApplyCron, CreateRun, Remember
 from controller.intent import MARKED
 from controller.kube_api import ApiError
 from controller.performing import Performer, Subject
-from controller.reconcile import ApplyCron, CreateRun, Remember
 from presets.errors import ConfigError
 
 WORKSPACE = {"metadata": {"name": "ws", "namespace": "team", "uid": "u", "resourceVersion": "1"}}

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from controller import reconcile as r
+from controller import actions as r
 from controller.intent import HASH, MARKED, REVISION, Intent, Refusal
-from controller.reconcile import Observed, reconcile
+from controller.reconcile import NODE_SECONDS, STOPPING_SECONDS, Observed, reconcile, revision_number
 from controller.runs import CRON_LABEL
+from pipelines.nodes import node_id
 
 NOW = "2026-11-25T10:00:00Z"
 LATER = "2026-11-25T10:31:00Z"
@@ -88,18 +89,113 @@ def test_a_revision_that_serves_nothing_ends_what_was_served():
 
 
 def test_a_run_that_somebody_deleted_is_not_made_again():
-    observed = seen(workspace("aaaa", status={"workflow": "ws-aaaa", "state": "Running"}))
+    status = {"workflow": "ws-aaaa", "state": "Running", "steps": [{"name": "provision", "phase": "Pending"}]}
+    observed = seen(workspace("aaaa", status=status))
     assert done(observed) == []
     assert "RunDeleted" in told(observed)
 
 
 def test_another_revision_waits_until_the_run_before_has_ended():
     old = run("ws-bbbb", "bbbb", "2.0")
-    assert done(seen(workspace("bbbb"), workflows=(old,))) == [r.StopRun("ws-bbbb"), r.Again(r.STOPPING_SECONDS)]
+    assert done(seen(workspace("bbbb"), workflows=(old,))) == [
+        r.Remember("", 4), r.StopRun("ws-bbbb"), r.Again(STOPPING_SECONDS),
+    ]  # fmt: skip
     stopping = run("ws-bbbb", "bbbb", "2.0", shutdown="Stop")
-    assert done(seen(workspace("bbbb"), workflows=(stopping,))) == [r.Again(r.STOPPING_SECONDS)]
+    assert done(seen(workspace(), workflows=(stopping,))) == [r.Again(STOPPING_SECONDS)]
     ended = run("ws-bbbb", "bbbb", "2.0", phase="Failed")
     assert done(seen(workspace("bbbb"), workflows=(ended,))) == [r.CreateRun()]
+
+
+@pytest.mark.parametrize("asked", ["1.0", "3.0"], ids=["by the spec", "by an annotation, which is no generation"])
+def test_what_is_asked_for_again_while_it_is_being_stopped_is_run_anew(asked):
+    forgotten = workspace()  # see the test above
+    stopping = run(asked=asked, shutdown="Stop")
+    assert done(seen(forgotten, workflows=(stopping,))) == [r.Again(STOPPING_SECONDS)]
+    ended = run(asked=asked, shutdown="Stop", phase="Failed")
+    assert done(seen(forgotten, workflows=(ended,))) == [r.DeleteRun("ws-aaaa", "uid-ws-aaaa")]
+    assert done(seen(forgotten)) == [r.CreateRun()]
+
+
+def test_a_run_that_was_made_and_never_noted_does_not_go_on_beside_what_is_asked_for():
+    """The controller was killed between the two, and the Workspace then taken back to what had been run before."""
+    before = run(phase="Succeeded", created="2026-11-25T08:00:00Z")
+    stray = run("ws-bbbb", "bbbb", "2.0")
+    assert done(seen(workspace("aaaa"), workflows=(before, stray))) == [
+        r.Remember("", 4), r.StopRun("ws-bbbb"), r.Again(STOPPING_SECONDS),
+    ]  # fmt: skip
+    assert done(seen(workspace("aaaa"), workflows=(before, of_schedule()), intent=SCHEDULED, cron=cron())) == []
+
+
+def with_nodes(phase="Running", tries=(), **phases):
+    """Return a run whose tasks have these phases, and its training these attempts: (phase, message, start)."""
+    made = run(phase=phase)
+    nodes = {node_id("ws-aaaa", f"ws-aaaa.{task}"): {"phase": p} for task, p in phases.items()}
+    for number, (how, message, began) in enumerate(tries):
+        nodes[f"try-{number}"] = {
+            "phase": how, "message": message, "startedAt": began, "nodeFlag": {"retried": True},
+        }  # fmt: skip
+    nodes[node_id("ws-aaaa", "ws-aaaa.tune")] = {
+        "phase": "Running", "children": [f"try-{number}" for number in range(len(tries))],
+    }  # fmt: skip
+    made["status"]["nodes"] = nodes
+    return made
+
+
+@pytest.mark.parametrize(
+    ("phases", "left"),
+    [
+        ({"provision": "Succeeded"}, True),
+        ({"provision": "Failed"}, True),
+        ({"provision": "Succeeded", "onExit": "Failed"}, True),
+        ({"provision": "Succeeded", "onExit": "Succeeded"}, False),
+        ({"provision": "Succeeded", "release": "Succeeded"}, False),
+        ({"provision": "Omitted"}, False),
+        ({}, False),
+    ],
+)
+def test_a_run_that_ended_without_its_exit_handler_has_its_node_given_back_once(phases, left):
+    """Argo runs none of a Workflow that is terminated."""
+    ended = with_nodes("Failed", **phases)
+    observed = seen(workspace("aaaa"), workflows=(ended,))
+    assert done(observed) == ([r.ReleaseRun("ws-aaaa")] if left else [])
+    assert done(replace(observed, releases=frozenset({"ws-aaaa-cleanup"}))) == []
+    assert done(replace(observed, makes_nodes=False)) == []
+    assert done(seen(workspace("aaaa"), workflows=(with_nodes("Running", **phases),))) == []
+
+
+def test_a_run_that_was_deleted_has_its_node_given_back():
+    held = {"workflow": "ws-aaaa", "state": "Running", "steps": [{"name": "provision", "phase": "Succeeded"}]}
+    assert done(seen(workspace("aaaa", status=held))) == [r.ReleaseRun("ws-aaaa")]
+    assert done(seen(workspace("aaaa", status={**held, "state": "Failed"}))) == []
+
+
+LOST = ("Error", "pod deleted", "2026-11-25T09:10:00Z")
+
+
+def waiting(since):
+    return ("Pending", "Unschedulable: 0/3 nodes are available", since)
+
+
+def test_a_training_whose_node_went_away_is_run_again_on_another():
+    since = "2026-11-25T09:40:00Z"
+    lost = with_nodes(tries=(LOST, waiting(since)), provision="Succeeded")
+    observed = seen(workspace("aaaa"), workflows=(lost,))
+    assert done(observed) == [r.Remember("", 4), r.StopRun("ws-aaaa")]
+    assert told(observed)[0] == "NodeLost"
+    assert done(observed, now="2026-11-25T09:41:00Z") == [r.Again(NODE_SECONDS / 5)]  # an autoscaler may bring it back
+    assert done(replace(observed, makes_nodes=False)) == []
+
+
+@pytest.mark.parametrize(
+    "tries",
+    [
+        (waiting("2026-11-25T09:40:00Z"),),  # it has never run: another node would be no better
+        (("Failed", "exit code 75", "2026-11-25T09:10:00Z"), waiting("2026-11-25T09:40:00Z")),
+        (LOST, ("Running", "", "2026-11-25T09:40:00Z")),
+    ],
+)
+def test_a_training_that_waits_for_another_reason_is_not_run_again(tries):
+    assert done(seen(workspace("aaaa"), workflows=(with_nodes(tries=tries, provision="Succeeded"),))) == []
 
 
 @pytest.mark.parametrize(
@@ -121,20 +217,20 @@ def test_the_workflow_of_an_earlier_workspace_of_this_name_makes_room():
 def test_a_revision_keeps_its_number():
     runs = [{"name": "x", "phase": "Succeeded", "revision": v} for v in ("cccc", "aaaa", "bbbb")]
     body = workspace("bbbb", status={"runs": runs})
-    assert r.revision_number(body, "aaaa") == 2
-    assert r.revision_number(body, "bbbb") == 4
-    assert r.revision_number(body, "dddd") == 5
+    assert revision_number(body, "aaaa") == 2
+    assert revision_number(body, "bbbb") == 4
+    assert revision_number(body, "dddd") == 5
     many = [{"name": "x", "phase": "Succeeded", "revision": f"{n:04}"} for n in range(5, 15)]  # ten are kept
     body = workspace("0014", status={"runs": many})
     body["metadata"]["annotations"][REVISION] = "15"
-    assert [r.revision_number(body, v) for v in ("0005", "0013", "0015")] == [6, 14, 16]
+    assert [revision_number(body, v) for v in ("0005", "0013", "0015")] == [6, 14, 16]
 
 
 def test_a_copy_of_a_workspace_is_run_though_the_marks_came_along():
     body = workspace("aaaa")
     body["metadata"]["annotations"][MARKED] = "the uid of another"
     assert done(seen(body)) == [r.CreateRun()]
-    assert r.revision_number(body, "aaaa") == 1
+    assert revision_number(body, "aaaa") == 1
     body["metadata"]["annotations"][MARKED] = "u"
     assert done(seen(body, workflows=(run(),))) == []
 
@@ -177,12 +273,12 @@ def test_a_schedule_goes_after_its_run_which_would_go_with_it():
 def test_leaving_it_stops_the_run_frees_the_nodes_and_goes():
     body = workspace("aaaa", deleted=NOW)
     assert done(seen(body, workflows=(run(),), cron=cron())) == [
-        r.DeleteCron("ws"), r.StopRun("ws-aaaa"), r.Again(r.STOPPING_SECONDS),
+        r.DeleteCron("ws"), r.StopRun("ws-aaaa"), r.Again(STOPPING_SECONDS),
     ]  # fmt: skip
     ended = (run(phase="Failed"),)
-    assert done(seen(body, workflows=ended)) == [r.DeleteServing(), r.CreateCleanup(), r.Again(r.STOPPING_SECONDS)]
+    assert done(seen(body, workflows=ended)) == [r.DeleteServing(), r.CreateCleanup(), r.Again(STOPPING_SECONDS)]
     assert done(seen(body, workflows=ended, cleanup=cleanup("Running"))) == [
-        r.DeleteServing(), r.Again(r.STOPPING_SECONDS),
+        r.DeleteServing(), r.Again(STOPPING_SECONDS),
     ]  # fmt: skip
     assert done(seen(body, workflows=ended, cleanup=cleanup("Succeeded"))) == [r.DeleteServing(), r.RemoveFinalizer()]
     given = seen(body, workflows=ended, makes_nodes=False)
@@ -195,17 +291,21 @@ def test_leaving_works_when_argo_is_gone_or_does_not_answer_and_says_what_may_be
     assert done(gone) == [r.DeleteServing(), r.RemoveFinalizer()]
     assert told(gone) == ["NodesMayRemain"]
     stuck = seen(body, workflows=(run(shutdown="Stop"),))
-    assert done(stuck) == [r.Again(r.STOPPING_SECONDS)]
-    assert done(stuck, LATER) == [r.DeleteServing(), r.CreateCleanup(), r.Again(r.STOPPING_SECONDS)]
+    assert done(stuck) == [r.Again(STOPPING_SECONDS)]
+    assert done(stuck, LATER) == [r.DeleteServing(), r.CreateCleanup(), r.Again(STOPPING_SECONDS)]
+    away = "2026-11-25T12:00:00Z"  # no controller was there for two hours: what is asked of Argo now, Argo does
+    assert done(seen(body, workflows=(run(phase="Succeeded"),)), away) == [
+        r.DeleteServing(), r.CreateCleanup(), r.RemoveFinalizer(),
+    ]  # fmt: skip
     unasked = seen(body, workflows=(run(),))  # no controller was there while the patience ran out
-    assert done(unasked, LATER) == [r.StopRun("ws-aaaa"), r.Again(r.STOPPING_SECONDS)]
+    assert done(unasked, LATER) == [r.StopRun("ws-aaaa"), r.Again(STOPPING_SECONDS)]
 
 
 def test_leaving_gives_nodes_back_though_the_workspace_can_be_planned_no_more():
     refused = seen(
         workspace("aaaa", deleted=NOW), intent=Refusal("ConfigMapNotFound", ""), workflows=(run(phase="Failed"),)
     )
-    assert done(refused) == [r.DeleteServing(), r.CreateCleanup(), r.Again(r.STOPPING_SECONDS)]
+    assert done(refused) == [r.DeleteServing(), r.CreateCleanup(), r.Again(STOPPING_SECONDS)]
 
 
 def test_runs_that_cannot_be_seen_for_a_moment_are_not_told_to_be_gone():
@@ -228,8 +328,8 @@ def test_a_status_that_is_true_is_not_written_again():
 
 def test_a_revision_that_somebody_else_has_written_is_none():
     body = workspace()
-    body["metadata"]["annotations"] = {r.REVISION: "r1"}
-    assert r.revision_number(body, "0123456789") == 1
+    body["metadata"]["annotations"] = {REVISION: "r1"}
+    assert revision_number(body, "0123456789") == 1
 
 
 def test_a_schedule_that_argo_refuses_is_told():

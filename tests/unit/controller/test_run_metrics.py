@@ -32,7 +32,7 @@ def counted(*statuses):
 
 def test_a_run_its_steps_its_node_and_its_gate_are_counted_when_they_have_ended():
     running = {"workflow": "ws-1", "steps": [step("Running")], "runs": [run("Running")]}
-    ended = {"workflow": "ws-1", "steps": [step()], "runs": [run(gate="passed", nodeSeconds=120)], "cost": {"usd": 0.5}}
+    ended = {"workflow": "ws-1", "steps": [step()], "runs": [run(gate="passed", nodeSeconds=120, usd=0.5)]}
     value = counted({}, running, ended, {**ended, "endpoint": "http://x"})
     assert value("kaiflow_runs_total", outcome="Succeeded") == 1
     assert value("kaiflow_gate_verdicts_total", verdict="passed") == 1

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from pipelines.names import CRON_NAME_MAX, cron_name, run_name
 from pipelines.nodes import node_id
-from pipelines.plan import CRON_NAME_MAX, Placement, cron_name, plan, request_json, run_name, serving_place, told
+from pipelines.plan import Placement, plan, request_json, serving_place, told
 from pipelines.substitution import UnresolvedError, fill, seconds
 from pipelines.support import check_supported
 from pipelines.templates import PULL_SECRETS_FOLDER

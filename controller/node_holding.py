@@ -1,0 +1,47 @@
+"""Does a run hold a node that it will not give back, or wait for one that is gone?  Pure; read off Argo's nodes.
+
+Argo runs no exit handler of a Workflow that is terminated (``argo terminate``) or deleted, and tries a pod again whose
+node was reclaimed, on a node of the same name that nobody makes again.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from controller.kube_api import Object
+from controller.observed_workflow import is_unreadable
+from pipelines.nodes import Node, node_id
+
+NEVER_BEGAN = ("", "Pending", "Skipped", "Omitted")
+GONE = re.compile("pod deleted|node shutdown|Evicted|Preempt|NodeLost")
+
+
+def holds_node(run: Object) -> bool:
+    """Whether an ended run has asked for a node, and no release has succeeded since."""
+    if is_unreadable(run):
+        return False
+    took = _node(run, "provision").get("phase", "") not in NEVER_BEGAN
+    return took and not any(_node(run, name).get("phase") == "Succeeded" for name in ("release", "onExit"))
+
+
+def asked_for_node(status: Mapping[str, Any]) -> bool:
+    """Whether the run that a status tells of has asked for a node; where it names no steps, it may have."""
+    phases = {step["name"]: step["phase"] for step in status.get("steps", ())}
+    return not phases or phases.get("provision", "") not in NEVER_BEGAN
+
+
+def lost_node_since(run: Object) -> str:
+    """Return since when a training waits for a node that was lost under it; empty where none does."""
+    nodes = run["status"].get("nodes") or {}
+    children = (nodes.get(key, {}) for key in _node(run, "tune").get("children", ()))
+    tries = [child for child in children if child.get("nodeFlag", {}).get("retried")]
+    if len(tries) < 2 or not any(GONE.search(t.get("message", "")) for t in tries[:-1]):
+        return ""
+    newest = tries[-1]
+    waits = newest.get("phase") == "Pending" and "Unschedulable" in newest.get("message", "")
+    return str(newest.get("startedAt", "")) if waits else ""
+
+
+def _node(run: Object, task: str) -> Node:
+    name = run["metadata"]["name"]
+    return dict((run["status"].get("nodes") or {}).get(node_id(name, f"{name}.{task}"), {}))
