@@ -19,7 +19,7 @@ from controller.training_log import events_in
 from pipelines.names import CLEANUP, cleanup_name, cron_name
 from pipelines.plan import Placement
 from presets.annotations import PREFIX
-from steps.contract import WORKSPACE_LABEL
+from steps.contract import UID_LABEL, WORKSPACE_LABEL
 
 FRESH_SECONDS = 30.0  # how old what was asked for one by one (ConfigMaps, Secrets) may be
 LOG_SECONDS = 10.0
@@ -203,6 +203,8 @@ def asks_for_others(workspace: Object) -> bool:
 def _is_of_another(run: Object, uid: str) -> bool:
     """Whether the Workflow is of an earlier Workspace of the same name, whose garbage is not collected yet."""
     owners = run["metadata"].get("ownerReferences") or ()
+    if (run["metadata"].get("labels") or {}).get(UID_LABEL, uid) != uid:  # a schedule's runs are owned by that
+        return True
     return any(owner["kind"] == "Workspace" and owner["uid"] != uid for owner in owners)
 
 

@@ -15,7 +15,7 @@ from pipelines.names import CRON_NAME_MAX, cleanup_name, cron_name, release_name
 from pipelines.plan import Plan, PlannedStep, image_pull_secrets, user_volumes
 from pipelines.templates import STEP_ACCOUNT, template
 from presets.errors import ConfigError, FieldError, InvalidInput
-from steps.contract import MANAGED_BY, NAMESPACE_LABEL, PROVISIONER_LABEL, WORKSPACE_LABEL
+from steps.contract import MANAGED_BY, NAMESPACE_LABEL, PROVISIONER_LABEL, UID_LABEL, WORKSPACE_LABEL
 
 ENTRYPOINT = "run"
 _NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
@@ -143,6 +143,7 @@ def _labels(plan: Plan) -> dict[str, str]:
         WORKSPACE_LABEL: plan.recipe.name,
         NAMESPACE_LABEL: plan.recipe.namespace,
         "kaiflow.dev/revision": plan.recipe.revision,
+        **({UID_LABEL: plan.recipe.uid} if plan.recipe.uid else {}),  # a schedule's runs have the schedule for owner
         PROVISIONER_LABEL: plan.placement.nodes.provisioner,
     }
 

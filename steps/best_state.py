@@ -18,6 +18,7 @@ from steps import logs
 from steps.adapter import put_back, snapshot
 from steps.evaluation import Score
 
+EXACT = 1e-6  # of an epoch: that of its last step is a whole number
 WEIGHTS_FILE, SCORE_FILE = "best.safetensors", "best.json"
 
 
@@ -30,6 +31,13 @@ class BestState(TrainerCallback):  # type: ignore[misc]  # transformers is not t
         self._weights: dict[str, torch.Tensor] = {}
         self.best: Score | None = None
         self.history: list[dict[str, float]] = []  # step, epoch, loss of every scoring
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Score the epoch that ended with the step of the checkpoint: the Trainer goes on behind its end."""
+        epoch = state.epoch or 0.0
+        ended = state.global_step > 0 and abs(epoch - round(epoch)) < EXACT
+        if ended and not any(entry["step"] == state.global_step for entry in self.history) and not self._skip():
+            self._take(state.global_step, round(epoch, 3))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ANN401, ARG002
         """Score the epoch."""

@@ -17,21 +17,28 @@ from steps import logs
 FILE = "spent.json"
 MAX_HOURS, DEADLINE = "max-hours", "deadline"
 ENDING = 1.3  # of what came before the first step
-DEADLINE_GRACE_SECONDS = 60.0  # of a pod, for what nobody has measured
+DEADLINE_GRACE_SECONDS = 600.0  # of a pod, whose time begins before its image is pulled
 
 
 class Budget(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Stops the training at the end of the step after which there is just time enough for the end."""
 
-    def __init__(self, recipe: BudgetRecipe, began: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin; ``began`` is when this life did, by ``clock``."""
+    def __init__(
+        self,
+        recipe: BudgetRecipe,
+        began: float,
+        clock: Callable[[], float] = time.monotonic,
+        loading_from: float | None = None,
+    ) -> None:
+        """Begin; ``began`` is when this life did, by ``clock``, and ``loading_from`` when its weights had come."""
         self._recipe, self._began, self._clock = recipe, began, clock
+        self._loading_from = began if loading_from is None else loading_from
         self._spent_before = self._reserve = 0.0
         self.reached = ""  # which limit has ended the training
 
     def begin_training(self) -> None:
         """Learn from what lies behind what the end will take: it scores as the base was, and loads the model again."""
-        self._reserve = ENDING * (self._clock() - self._began)
+        self._reserve = ENDING * (self._clock() - self._loading_from)
 
     def resume(self, checkpoint: str | None) -> None:
         """Count what the run's earlier lives have spent."""

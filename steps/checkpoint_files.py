@@ -1,5 +1,7 @@
 """Checkpoints as artifacts and as folders: found, laid out, complete or not.  Nothing heavy: no tensors are read."""
 
+import json
+import zipfile
 from pathlib import Path
 
 from presets.errors import DataError
@@ -45,5 +47,24 @@ def newest_checkpoint(folder: Path) -> str | None:
 
 
 def _numbered(folder: Path) -> list[tuple[int, str]]:
-    found = [p.parent for p in folder.glob(f"checkpoint-*/{STATE_FILE}") if (p.parent / "optimizer.pt").is_file()]
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{STATE_FILE}") if _is_whole(path.parent)]
     return sorted((int(p.name.removeprefix("checkpoint-")), str(p)) for p in found)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether nothing is torn: a power cut leaves files empty, or without their ends, whose names are there."""
+    try:
+        told = [json.loads(path.read_text()) for path in checkpoint.glob("*.json")]
+        optimizer = zipfile.is_zipfile(checkpoint / "optimizer.pt")  # its directory is written last
+        return bool(told) and optimizer and all(map(_has_its_length, checkpoint.glob("*.safetensors")))
+    except (OSError, ValueError):
+        return False
+
+
+def _has_its_length(path: Path) -> bool:
+    """Whether a safetensors file is as long as its header says."""
+    with path.open("rb") as reader:
+        header_bytes = int.from_bytes(reader.read(8), "little")
+        header = json.loads(reader.read(header_bytes))
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return path.stat().st_size == 8 + header_bytes + max(ends, default=0)

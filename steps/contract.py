@@ -37,6 +37,7 @@ IMAGE_FOLDER = Path("/mnt/weights")  # where the image of presetOptions.image is
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "kaiflow"}  # of all that is ours
 WORKSPACE_LABEL, NAMESPACE_LABEL = "kaito.sh/workspace", "kaito.sh/workspacenamespace"
+UID_LABEL = "kaiflow.dev/workspace-uid"  # of a Workflow: a Workspace of the same name is another one
 PROVISIONER_LABEL = "kaiflow.dev/provisioner"  # of a Workflow: who makes its nodes
 # Of nodes: AKS refuses labels of kubernetes.io, and KAITO's gpu-provisioner deletes pools that carry KAITO's alone.
 NODE_LABELS = {"kaiflow.dev/node": "true"}
@@ -45,6 +46,7 @@ RUN_LABEL = "kaiflow.dev/run"  # of the nodes that a run has made: the name of i
 
 METRICS_PORT_NAME, METRICS_PORT = "metrics", 9090  # of the pod that trains
 
+BEGAN = "KAIFLOW_STEP_BEGAN"  # variable of a step and its processes: when it did, by the monotonic clock
 PLAIN_REGISTRIES = "KAIFLOW_PLAIN_REGISTRIES"  # variable: registries without TLS, with commas between them
 
 REQUEST_FILE = "request.json"

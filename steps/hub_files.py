@@ -20,6 +20,7 @@ from presets.errors import (
     TryAgainError,
     UnavailableError,
 )
+from presets.os_errors import explain_os_error
 from steps.hub_transport import transport_errors
 from steps.limits import check_size
 
@@ -81,6 +82,8 @@ def fetch_hub_file(file: HubFile, folder: Path | None, max_bytes: int) -> tuple[
     except HfHubHTTPError as error:
         raise _refused(file, error.response.status_code, str(error.response.headers.get("X-Error-Code", ""))) from error
     except transport_errors() as error:
+        if explain_os_error(error):  # this machine's fault
+            raise
         raise TryAgainError(
             "HubUnreachable",
             f"The hub does not answer for {file.repository} ({type(error).__name__}).",

@@ -50,7 +50,21 @@ def gpus() -> tuple[str, ...]:
         shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(line.strip() for line in shown.splitlines() if line.strip())
+    return _visible(tuple(line.strip() for line in shown.splitlines() if line.strip()))
+
+
+def _visible(all_gpus: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those that CUDA_VISIBLE_DEVICES leaves: indices or ids, up to the first that is none, as CUDA reads it."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return all_gpus
+    left: list[str] = []
+    for entry in (part.strip() for part in named.split(",")):
+        index = int(entry) if entry.isdecimal() else 0 if entry.startswith(("GPU-", "MIG-")) else len(all_gpus)
+        if index >= len(all_gpus):
+            break
+        left.append(all_gpus[index])
+    return tuple(left)
 
 
 def bf16_on_cpu() -> bool:

@@ -19,7 +19,7 @@ from types import FrameType
 from presets.errors import KaiflowError
 from presets.os_errors import explain_os_error
 from steps import logs
-from steps.contract import VERBS, Context, Request, Result, write_result
+from steps.contract import BEGAN, VERBS, Context, Request, Result, write_result
 from steps.machine import thread_environment
 from steps.progress import progress_from_environment
 from steps.store import DIGEST, REGISTRY_PREFIX, open_store
@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--request", type=Path, required=True, help="JSON file that says what to do")
     parser.add_argument("--work", type=Path, required=True, help="folder of the step's own")
     options = parser.parse_args(arguments)
+    os.environ.setdefault(BEGAN, str(time.monotonic()))
     os.environ.update({k: v for k, v in thread_environment().items() if k not in os.environ})
     signal.signal(signal.SIGTERM, _on_sigterm)
     _end_with_engine()

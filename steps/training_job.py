@@ -6,6 +6,7 @@ the first one decides, scores, saves and writes.
 
 import gc
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from presets.errors import DataError
+from presets.errors import ConfigError, DataError
 from presets.levers import Levers
 from presets.recipe import BudgetRecipe, DataRecipe, EvaluationRecipe, LoraRecipe, ModelRecipe, TrainingRecipe
 from presets.recipe import QuantizationRecipe as Quantization
@@ -27,7 +28,7 @@ from steps.budget import Budget
 from steps.chat import Encoded, encode
 from steps.checkpoint_files import newest_checkpoint
 from steps.checkpoints import Checkpoints
-from steps.contract import PUBLISHED_FOLDER, Context, Request
+from steps.contract import BEGAN, PUBLISHED_FOLDER, Context, Request
 from steps.evaluation import assess, assessed, compared, end_token_ids, score
 from steps.interruption import Interruption
 from steps.liger import use_liger
@@ -37,7 +38,7 @@ from steps.published import Published
 from steps.reload import Reload
 from steps.split import HELD_OUT_FILE, TRAIN_FILE, load
 from steps.store import Store
-from steps.training import Task, train
+from steps.training import Task, is_out_of_memory, train
 from steps.ways import ways_to_train
 
 METRICS_FILE = "metrics.jsonl"
@@ -119,9 +120,10 @@ def train_job(
         TryAgainError: the training was interrupted, and a checkpoint saved.
         DataError: the adapter, loaded again in a fresh process, does not score the same.
     """
-    began = time.monotonic()
+    loading_from = time.monotonic()
     rows, prepared = _prepare(job)
-    budget = Budget(job.request.part("budget", BudgetRecipe), began)
+    began = float(os.environ.get(BEGAN, loading_from))
+    budget = Budget(job.request.part("budget", BudgetRecipe), began, loading_from=loading_from)
     if not processes.is_first():
         return _learn(job, rows, prepared, [], interruption, budget, attempt)
     figures, reload, published = _train_and_compare(job, rows, prepared, saving, interruption, budget, attempt)
@@ -180,8 +182,14 @@ def _learn(
         rows.train, training, data, prepared.tokenizer.pad_token_id, job.checkpoints, take_no_step=bool(budget.reached)
     )
     ways = prepared.ways if attempt is None else prepared.ways[attempt : attempt + 1]
-    with interruption.heeded():
-        return train(prepared.model, task, ways, job.context, callbacks)
+    try:
+        with interruption.heeded():
+            return train(prepared.model, task, ways, job.context, callbacks)
+    except ConfigError as error:
+        refusal = error.__cause__
+        if refusal is None or not is_out_of_memory(refusal) or attempt is None or not prepared.ways[attempt + 1 :]:
+            raise
+        raise refusal from None  # there is another way, which all processes try together
 
 
 def _train_and_compare(

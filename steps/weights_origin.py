@@ -4,7 +4,6 @@ The Hugging Face hub at a commit, an OCI image at a digest, a Python package who
 of this machine by what is in it. No pickled weights, no code.
 """
 
-import errno
 import os
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from presets.errors import LATER, DataError, KaiflowError, NotPermittedError, TryAgainError
+from presets.os_errors import explain_os_error
 from presets.recipe import ModelRecipe, PackagedWeights
 from steps import logs, weights_folder
 from steps.hub_transport import transport_errors
@@ -117,7 +117,7 @@ def _hub_errors(model: str, revision: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise _refused(model, revision, error.response.status_code) from error
     except transport_errors() as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # this machine's fault
+        if explain_os_error(error):  # this machine's fault
             raise
         raise TryAgainError(
             "HubUnreachable",

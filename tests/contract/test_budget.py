@@ -14,6 +14,16 @@ from tests.contract.test_training import fresh, recipe, run
 LONG = 172800
 
 
+def test_the_time_that_the_weights_took_to_come_is_spent_and_no_measure_of_the_end(tmp_path):
+    clock = Ticking()
+    budget = Budget(BudgetRecipe(100.0, LONG), clock.now - 30.0, clock, loading_from=clock.now)
+    clock.now += 10.0
+    budget.begin_training()
+    figures = run(fresh(), recipe(), tmp_path, [clock, budget])
+    assert figures["steps"] == 5  # 30 + 10 + 5 * 10 + 13 is more than 100; with 4 it was 93
+    assert budget.reached == MAX_HOURS
+
+
 class Ticking(TrainerCallback):
     """A clock that a step moves on by ten seconds."""
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -269,6 +270,43 @@ def test_what_never_fits_is_said_in_words(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="does not fit into memory") as told:
         trained(tmp_path)
     assert told.value.reason == "InsufficientMemory"
+
+
+class KilledAtTheEndOfAnEpoch(TrainerCallback):
+    """Behind the checkpoint of its last step, and before it is scored."""
+
+    def on_epoch_end(self, args, state, control, **_):
+        raise Killed
+
+
+def test_an_epoch_whose_scoring_was_cut_off_is_scored_when_the_run_goes_on(tmp_path):
+    one = fresh()
+    steps = recipe(extra={"save_strategy": "steps", "save_steps": 1})
+    with pytest.raises(Killed):
+        best = BestState(one, scores([]), lambda: False)
+        run(one, steps, tmp_path / "run", [KilledAtTheEndOfAnEpoch(), best])
+    second = fresh()
+    again = BestState(second, scores([1.0, 1.5, 1.2]), lambda: False)
+    again.resume(newest_checkpoint(tmp_path / "run"))
+    figures = run(second, steps, tmp_path / "run", [again])
+    assert again.restore(figures["steps"], figures["epochs"]).loss == 1.0
+    assert [(entry["epoch"], entry["loss"]) for entry in again.history] == [(1.0, 1.0), (2.0, 1.5), (3.0, 1.2)]
+
+
+@pytest.mark.parametrize("torn", ["trainer_state.json", "optimizer.pt", "adapter_model.safetensors"])
+@pytest.mark.parametrize("cut", ["empty", "half"])
+def test_a_checkpoint_that_a_power_cut_has_torn_is_none(tmp_path, torn, cut):
+    store = LayoutStore(tmp_path / "store")
+    saving = Checkpoints(store, "run")
+    run(fresh(), recipe(max_steps=3, extra={"save_strategy": "steps", "save_steps": 3}), tmp_path / "run", [saving])
+    saving.settle()
+    whole = newest_checkpoint(tmp_path / "run")
+    assert whole is not None
+    path = Path(whole) / torn
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if cut == "half" else 0])
+    assert newest_checkpoint(tmp_path / "run") is None
+    assert restore(store, store.find("run"), tmp_path / "run") is not None  # the store's copy is whole
+    assert newest_checkpoint(tmp_path / "run") == whole
 
 
 def scores(losses):

@@ -8,11 +8,11 @@ import pytest
 
 from controller.intent import Intent, Refusal
 from controller.kube_api import ApiError, Object
-from controller.observing import FRESH_SECONDS, Observer, is_telling, must_ask_again
+from controller.observing import FRESH_SECONDS, Observer, _is_of_another, is_telling, must_ask_again
 from controller.reflector import Key
 from pipelines.nodes import node_id
 from pipelines.plan import Placement
-from steps.contract import WORKSPACE_LABEL
+from steps.contract import UID_LABEL, WORKSPACE_LABEL
 
 KEY = ("team", "tune-phi-3")
 
@@ -112,3 +112,13 @@ def test_a_log_that_does_not_come_holds_nobody_up(workspace, monkeypatch):
     seen = look()
     assert is_telling(seen)
     assert seen.training is None
+
+
+def test_a_run_of_the_schedule_of_an_earlier_workspace_is_none_of_ours():
+    """Its owner is the CronWorkflow, whose garbage is collected later."""
+    of_schedule = {
+        "metadata": {"labels": {UID_LABEL: "old"}, "ownerReferences": [{"kind": "CronWorkflow", "uid": "c"}]}
+    }
+    assert _is_of_another(of_schedule, "new")
+    assert not _is_of_another(of_schedule, "old")
+    assert not _is_of_another({"metadata": {}}, "new")  # an older kaiflow's
