@@ -29,10 +29,10 @@ test: install lint types contracts ## Lint, types, import contracts, all tests t
 	OMP_WAIT_POLICY=passive $(BIN)/pytest $(BESIDE) -m "not slow and not cluster"
 
 test-slow: install ## Long kill and load tests
-	OMP_WAIT_POLICY=passive $(BIN)/pytest $(BESIDE) -m "slow and not cluster" --timeout 900
+	OMP_WAIT_POLICY=passive $(BIN)/pytest $(BESIDE) -m "slow and not cluster" --timeout 900 --durations 10
 
 test-cluster: install ## Tests on the API server of KUBECONFIG
-	$(BIN)/pytest -m cluster --timeout 900
+	$(BIN)/pytest -m cluster --timeout 900 --durations 15
 
 lint: install ## ruff: format and rules
 	$(BIN)/ruff format --check .

@@ -453,6 +453,29 @@ def test_a_namespace_that_is_deleted_goes_though_no_cleanup_can_run_there(with_n
     assert "nodes_may_remain" in (tmp_path / "controller.log").read_text()
 
 
+def test_the_node_of_a_run_whose_workflow_was_deleted_is_given_back(with_nodes):
+    """Argo runs no exit handler then."""
+    place = with_nodes
+    place.argo.seconds = 2.0
+    body = workspace(evaluation={"gate": "off"})
+    body["resource"]["instanceType"] = "Standard_NC24ads_A100_v4"
+    place.apply(body)
+
+    def training():
+        phases = {step["name"]: step["phase"] for step in place.status().get("steps", ())}
+        return phases.get("tune") == "Running" and place.status()["workflow"]
+
+    name = until(training)
+    workflows = f"{ARGO}/namespaces/{place.namespace}/workflows"
+    place.cluster.delete(f"{workflows}/{name}")
+    cleanup = until(lambda: place.cluster.get(f"{workflows}/{name}-cleanup"))
+    (argument,) = [t["inputs"]["artifacts"][0]["raw"]["data"] for t in cleanup["spec"]["templates"]]
+    assert f'"run":"{name}"' in argument
+    until(lambda: place.cluster.get(f"{workflows}/{name}-cleanup").get("status", {}).get("phase") == "Succeeded")
+    assert place.status()["workflow"] == name
+    assert "NodeReleased" in place.events()
+
+
 def test_nodes_that_runs_have_made_are_given_back_before_it_goes(with_nodes):
     place = with_nodes
     uid = place.get()["metadata"]["uid"]

@@ -14,6 +14,7 @@ from hera.workflows import models as m
 from controller.compiling import GENERATION_LABEL, compiled, compiled_cleanup
 from controller.loading import load_one
 from pipelines.expressions import tasks_in
+from pipelines.names import release_name
 from pipelines.plan import Images, Placement, plan
 from pipelines.templates import INFRASTRUCTURE_ACCOUNT, STEP_ACCOUNT
 from pipelines.workflow import compile_cron, compile_workflow
@@ -178,6 +179,22 @@ def test_the_cleanup_gives_back_the_nodes_of_every_run_and_outlives_the_workspac
     assert '"inputs":{"run":""}' in template["inputs"]["artifacts"][0]["raw"]["data"]
     again = m.Workflow.model_validate(cleanup).model_dump(mode="json", by_alias=True, exclude_none=True)
     assert again == cleanup
+
+
+def test_a_single_run_has_a_cleanup_of_its_own_which_stays_as_long_as_its_workflow_may(example):
+    body, config = stored(example)
+    run = "w" * 52 + "-1234567890"
+    made = compiled_cleanup(body, config, KARPENTER, run)
+    name = made["metadata"]["name"]
+    assert name == release_name(run)
+    assert name.endswith("-cleanup")
+    assert len(name) <= 63
+    assert name != release_name("w" * 52 + "-1234567891")
+    assert made["metadata"]["ownerReferences"][0]["uid"] == body["metadata"]["uid"]
+    assert f'"inputs":{{"run":"{run}"}}' in made["spec"]["templates"][0]["inputs"]["artifacts"][0]["raw"]["data"]
+    kept = compiled(body, config, KARPENTER)[0]["spec"]["ttlStrategy"]["secondsAfterFailure"]
+    assert made["spec"]["ttlStrategy"]["secondsAfterCompletion"] > kept
+    assert m.Workflow.model_validate(made).model_dump(mode="json", by_alias=True, exclude_none=True) == made
 
 
 BROKEN = {
