@@ -73,7 +73,9 @@ class DeleteServing:
 
 @dataclass(frozen=True, slots=True)
 class CreateCleanup:
-    """Create the Workflow that gives back the nodes of all runs."""
+    """Create the Workflow that gives back the nodes of all runs; the ``last`` time it may fail."""
+
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)

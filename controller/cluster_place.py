@@ -7,6 +7,7 @@ from typing import Any
 from controller.following import last
 from controller.output import write
 from controller.state import WorkspaceNotFoundError
+from pipelines.names import CLEANUP
 from presets.errors import ConfigError, UnavailableError, did_you_mean, nearest
 from steps.cluster import Cluster
 from steps.contract import WORKSPACE_LABEL
@@ -137,7 +138,8 @@ class ClusterPlace:
         path = f"{WORKFLOWS}/namespaces/{self.namespace}/workflows"
         stopped = []
         for run in self._cluster.list(path, {WORKSPACE_LABEL: name}):
-            if (run.get("status") or {}).get("phase") not in ("Succeeded", "Failed", "Error"):
+            ended = (run.get("status") or {}).get("phase") in ("Succeeded", "Failed", "Error")
+            if not ended and not run["metadata"]["name"].endswith(CLEANUP):
                 self._cluster.patch(f"{path}/{run['metadata']['name']}", {"spec": {"shutdown": "Stop"}})
                 stopped.append(f"the run {run['metadata']['name']}")
         return stopped

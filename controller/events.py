@@ -61,9 +61,10 @@ def _plan(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Told]
     if now.get("message") != was.get("message"):
         good = now.get("status") == "True"
         yield Told("Planned" if good else "PlanRefused", str(now.get("message", "")))
-    deleted = _condition(after, "Finished")
-    if deleted.get("reason") == "RunDeleted" and _condition(before, "Finished").get("reason") != "RunDeleted":
-        yield Told("RunDeleted", _condition(after, "WorkspaceSucceeded").get("message", ""))
+    ended = _condition(after, "Finished")
+    if ended.get("reason") == "RunDeleted" and _condition(before, "Finished").get("reason") != "RunDeleted":
+        good = _condition(after, "WorkspaceSucceeded")  # of an earlier run, where one serves
+        yield Told("RunDeleted", str((good if good.get("reason") == "RunDeleted" else ended).get("message", "")))
 
 
 def _runs(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Told]:
@@ -76,7 +77,7 @@ def _runs(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Told]
             yield Told("NothingNew", f"{run['name']}: the data is what it was; nothing was trained.")
         elif phase == "Succeeded":
             yield Told("RunSucceeded", f"{run['name']} has succeeded. {_losses(run)}".strip())
-        elif phase in ("Failed", "Error"):
+        elif phase in ("Failed", "Error") and run.get("reason") != "RunDeleted":
             yield Told("RunFailed", f"{run['name']} has failed. {_why(after, run)}".strip())
         elif phase == "Running":
             yield Told("RunStarted", f"{run['name']} has begun.")

@@ -97,6 +97,12 @@ def started(workspace: Object) -> str:
     return str(marks.get(HASH, "")) if marks.get(MARKED) in (None, metadata.get("uid")) else ""
 
 
+def was_run(workspace: Object) -> bool:
+    """Whether a run of this very Workspace was ever started."""
+    metadata = workspace["metadata"]
+    return bool(started(workspace)) or (metadata.get("annotations") or {}).get(MARKED) == metadata.get("uid")
+
+
 def without_status(body: Object) -> Object:
     """Return the Workspace as its user wrote it."""
     return {key: value for key, value in body.items() if key != "status"}

@@ -4,7 +4,6 @@ Argo runs no exit handler of a Workflow that is terminated (``argo terminate``) 
 node was reclaimed, on a node of the same name that nobody makes again.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,6 @@ from controller.observed_workflow import is_unreadable
 from pipelines.nodes import Node, node_id
 
 NEVER_BEGAN = ("", "Pending", "Skipped", "Omitted")
-GONE = re.compile("pod deleted|node shutdown|Evicted|Preempt|NodeLost")
 
 
 def holds_node(run: Object) -> bool:
@@ -35,11 +33,13 @@ def lost_node_since(run: Object) -> str:
     nodes = run["status"].get("nodes") or {}
     children = (nodes.get(key, {}) for key in _node(run, "tune").get("children", ()))
     tries = [child for child in children if child.get("nodeFlag", {}).get("retried")]
-    if len(tries) < 2 or not any(GONE.search(t.get("message", "")) for t in tries[:-1]):
-        return ""
-    newest = tries[-1]
-    waits = newest.get("phase") == "Pending" and "Unschedulable" in newest.get("message", "")
-    return str(newest.get("startedAt", "")) if waits else ""
+    ran = [t for t in tries[:-1] if not _finds_no_node(t)]  # whatever it says of its end: a drain is a SIGTERM
+    waits = bool(ran) and tries[-1].get("phase") == "Pending" and _finds_no_node(tries[-1])
+    return str(tries[-1].get("startedAt", "")) if waits else ""
+
+
+def _finds_no_node(pod: Node) -> bool:
+    return "Unschedulable" in pod.get("message", "")
 
 
 def _node(run: Object, task: str) -> Node:

@@ -58,7 +58,7 @@ def read_steps(workflow: Mapping[str, Any]) -> list[StepStatus]:
 
 def _tells_more(of_exit: Node, task: Node) -> bool:
     """Whether of a step that is a task and the exit handler too the latter is what has happened."""
-    return bool(of_exit) and (task.get("phase") != "Succeeded" or of_exit.get("phase") in FAILED)
+    return bool(of_exit) and (task.get("phase") not in _ENDED or of_exit.get("phase") in FAILED)
 
 
 def _step(name: str, key: str, nodes: Mapping[str, Node], *, ended: bool) -> StepStatus:

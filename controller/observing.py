@@ -111,7 +111,7 @@ class Observer:
             makes_nodes=self._placement.nodes.provisioner != "byo",
             training=(told := await self._told(key, shown(workspace, own))).training,
             attempts=told.attempts,
-            releases=frozenset(name for run in found if (name := run["metadata"]["name"]).endswith(CLEANUP)),
+            releases={name: run for run in found if (name := run["metadata"]["name"]).endswith(CLEANUP)},
         )
         return seen, wish.config_map
 

@@ -9,7 +9,7 @@ from controller.compiling import Compiler
 from controller.events import event_body
 from controller.intent import HASH, MARKED, REVISION
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
-from presets.errors import ConfigError
+from presets.errors import ConfigError, KaiflowError
 from steps import logs
 from steps.contract import timestamp
 
@@ -109,12 +109,15 @@ class Performer:
             logs.event("created", workflow=workflow["metadata"]["name"], namespace=subject.namespace)
         self._seen("workflows", made, quiet=False)
 
-    async def _create_cleanup(self, subject: Subject, _: r.CreateCleanup) -> None:
+    async def _create_cleanup(self, subject: Subject, action: r.CreateCleanup) -> None:
         """Create it; where the whole namespace goes nothing can be created, and waiting would only hold it up."""
         try:
             await self._create(subject, await self._compile.cleanup(subject.workspace, subject.config_map))
-        except ApiError as error:
-            if not _is_of_leaving_namespace(error):
+        except KaiflowError as error:
+            if action.last:  # the Workspace goes, whether or not
+                logs.warning("nodes_may_remain", workspace=subject.path, why=error.message)
+                return
+            if not (isinstance(error, ApiError) and _is_of_leaving_namespace(error)):
                 raise
             logs.warning("nodes_may_remain", workspace=subject.path, fix="kaiflow nodes --orphans")
             await self._remove_finalizer(subject, r.RemoveFinalizer())
@@ -123,7 +126,9 @@ class Performer:
         await self._create(subject, await self._compile.cleanup(subject.workspace, subject.config_map, action.name))
 
     async def _stop_run(self, subject: Subject, action: r.StopRun) -> None:
-        await self._api.merge(f"{subject.argo('workflows')}/{action.name}", {"spec": {"shutdown": "Stop"}})
+        stored = await self._api.merge(f"{subject.argo('workflows')}/{action.name}", {"spec": {"shutdown": "Stop"}})
+        if stored is not None:  # the next look must not take it for one that goes on
+            self._seen("workflows", stored, quiet=True)
 
     async def _delete_run(self, subject: Subject, action: r.DeleteRun) -> None:
         await self._api.delete(f"{subject.argo('workflows')}/{action.name}", action.uid)

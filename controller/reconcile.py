@@ -8,7 +8,7 @@ Workspace returns to it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from controller.actions import (
@@ -34,7 +34,7 @@ from controller.cluster_status import REVISION_LABEL, cluster_status, went_on
 from controller.compiling import GENERATION_LABEL, OFFER_LABEL
 from controller.durations import parse
 from controller.events import Told, changes
-from controller.intent import MARKED, REVISION, Intent, Refusal, started
+from controller.intent import MARKED, REVISION, Intent, Refusal, started, was_run
 from controller.kube_api import Object
 from controller.node_holding import asked_for_node, holds_node, lost_node_since
 from controller.observed_workflow import has_ended
@@ -61,7 +61,7 @@ class Observed:
     makes_nodes: bool  # whether runs make nodes, or are given them
     training: Mapping[str, Any] | None  # newest training event of the tune step
     attempts: Mapping[str, Any] | None = None  # what the provision step says of its attempts at a node
-    releases: frozenset[str] = frozenset()  # names of the Workflows that give back what single runs have left
+    releases: Mapping[str, Object] = field(default_factory=dict)  # Workflows that give back what single runs have left
 
 
 def reconcile(seen: Observed, now: str) -> list[Action]:
@@ -87,15 +87,13 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
         yield Tell(Told("ArgoMissing", "The cluster knows no Argo Workflows: nothing runs until it is installed."))
         yield Again(60)
         return
-    if started(seen.workspace) == intent.revision and not any(_strays(run, intent) for run in seen.workflows):
+    others = list(_in_the_way(seen, intent))
+    if started(seen.workspace) == intent.revision and not others:
         return
     in_the_way = [run["metadata"] for run in seen.strangers if run["metadata"]["name"] == intent.run]
     if in_the_way:
         yield DeleteRun(intent.run, in_the_way[0]["uid"])
         return
-    others = [
-        run for run in seen.workflows if _goes_on(run) and (not _is_of(run, intent) or run["spec"].get("shutdown"))
-    ]
     if others and started(seen.workspace):  # were what it names asked for again meanwhile, it would have to run anew
         yield Remember("", revision_number(seen.workspace, started(seen.workspace)))
     if others:
@@ -130,17 +128,32 @@ def _is_stale(known: Object, seen: Observed, intent: Intent) -> bool:
     return any(not is_scheduled(run) for run in later)
 
 
-def _goes_on(run: Object) -> bool:
-    return not has_ended(run)
-
-
 def _revision(run: Object) -> str:
     return str((run["metadata"].get("labels") or {}).get(REVISION_LABEL, ""))
 
 
-def _strays(run: Object, intent: Intent) -> bool:
-    """Whether a run goes on that nobody has come to note, of a revision that is not asked for any more."""
-    return _goes_on(run) and not is_scheduled(run) and _revision(run) != intent.revision
+def _in_the_way(seen: Observed, intent: Intent) -> Iterator[Object]:
+    """Yield the runs that go on and must end first: of another wish, or stopped for one.
+
+    Where what is asked for has been started, only one that a controller has made since and did not come to note.
+    """
+    going = [run for run in seen.workflows if not has_ended(run)]
+    if started(seen.workspace) != intent.revision:
+        yield from (run for run in going if not _is_of(run, intent) or run["spec"].get("shutdown"))
+        return
+    since = max(_begun(seen, intent.revision), default="")
+    for run in going:
+        made = run["metadata"]["name"].endswith(f"-{_revision(run)}")  # not out of Argo's UI
+        later = run["metadata"]["creationTimestamp"] > since > ""
+        if made and later and not is_scheduled(run) and _revision(run) != intent.revision:
+            yield run
+
+
+def _begun(seen: Observed, revision: str) -> Iterator[str]:
+    """Yield when runs of the revision began, those that Argo has removed too."""
+    yield from (run["metadata"]["creationTimestamp"] for run in seen.workflows if _revision(run) == revision)
+    runs = (seen.workspace.get("status") or {}).get("runs") or ()
+    yield from (str(run.get("startedAt") or "") for run in runs if run.get("revision") == revision)
 
 
 def _is_of(run: Object, intent: Intent) -> bool:
@@ -196,16 +209,25 @@ def _given_back(seen: Observed) -> Iterator[Action]:
     """Yield what gives back the nodes of runs that ended without their exit handlers: terminated, or deleted."""
     if not (seen.argo and seen.makes_nodes):
         return
-    left = [run["metadata"]["name"] for run in seen.workflows if has_ended(run) and holds_node(run)]
+    left = {
+        run["metadata"]["name"]: str(run["status"].get("finishedAt") or "")
+        for run in seen.workflows if has_ended(run) and holds_node(run)
+    }  # fmt: skip
     status = seen.workspace.get("status") or {}
     last = status.get("workflow")
     gone = last and went_on(seen.workspace) and last not in {run["metadata"]["name"] for run in seen.workflows}
     if gone and asked_for_node(status):
-        left.append(last)
-    for name in left:
-        if release_name(name) not in seen.releases:
+        began = (str(run.get("startedAt") or "") for run in status.get("runs", ()) if run["name"] == last)
+        left[last] = max(began, default="")
+    if isinstance(seen.intent, Intent) and started(seen.workspace) != seen.intent.revision:
+        left.pop(seen.intent.run, None)  # it is run anew under its name, and goes on with its node
+    for name, since in left.items():
+        release = seen.releases.get(release_name(name))
+        if release is None:
             yield ReleaseRun(name)
             yield Tell(Told("NodeReleased", f"{name} ended without its exit handler: its node is given back."))
+        elif release["metadata"]["creationTimestamp"] < since:  # of an earlier end of that name
+            yield DeleteRun(release["metadata"]["name"], release["metadata"]["uid"])
 
 
 def _lost(seen: Observed, now: str) -> Iterator[Action]:
@@ -251,14 +273,14 @@ def _leaving(seen: Observed, now: str) -> Iterator[Action]:
         yield Again(STOPPING_SECONDS)
         return
     yield DeleteServing()
-    took = bool(seen.makes_nodes and (seen.workflows or started(seen.workspace)))
+    took = bool(seen.makes_nodes and (seen.workflows or was_run(seen.workspace)))
     if took and seen.argo and _cleanup_is_worth_waiting_for(seen.cleanup, waited, now):
         if seen.cleanup is None:
             yield CreateCleanup()
         yield Again(STOPPING_SECONDS)
         return
     if took and seen.argo and seen.cleanup is None:  # nobody was there to wait for it: it goes on without us
-        yield CreateCleanup()
+        yield CreateCleanup(last=True)
     phase = ((seen.cleanup or {}).get("status") or {}).get("phase")
     if took and phase != "Succeeded":
         yield Tell(Told("NodesMayRemain", f"Nodes of {name} may be left: kaiflow nodes --orphans."))

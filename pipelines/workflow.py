@@ -64,7 +64,9 @@ def compile_cleanup(plan: Plan, run: str = "") -> dict[str, Any]:
         template(plan, plan.last)
     body = checked(workflow.to_dict())
     body["spec"]["entrypoint"] = plan.last.verb
-    del body["spec"]["onExit"], body["spec"]["synchronization"]
+    del body["spec"]["onExit"]
+    if not run:  # that of one run waits for the next one to end, or that one for it
+        del body["spec"]["synchronization"]
     request = body["spec"]["templates"][0]["inputs"]["artifacts"][0]["raw"]
     request["data"] = request["data"].replace('"run":"{{workflow.name}}"', f'"run":"{run}"')  # empty: of every run
     if run:  # there as long as that run's Workflow is: it is not made twice

@@ -55,8 +55,9 @@ def _is_whole(checkpoint: Path) -> bool:
     """Whether nothing is torn: a power cut leaves files empty, or without their ends, whose names are there."""
     try:
         told = [json.loads(path.read_text()) for path in checkpoint.glob("*.json")]
-        optimizer = zipfile.is_zipfile(checkpoint / "optimizer.pt")  # its directory is written last
-        return bool(told) and optimizer and all(map(_has_its_length, checkpoint.glob("*.safetensors")))
+        saved = {checkpoint / "optimizer.pt", *checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")}
+        zipped = all(map(zipfile.is_zipfile, saved))  # of a zip the directory is written last
+        return bool(told) and zipped and all(map(_has_its_length, checkpoint.glob("*.safetensors")))
     except (OSError, ValueError):
         return False
 

@@ -6,6 +6,7 @@ would be published.
 
 from pathlib import Path
 
+from steps.content_keys import ADAPTER_TYPE
 from steps.store import Manifest, Store, canonical, publish
 
 TYPE = "application/vnd.kaiflow.comparison.v1"
@@ -26,12 +27,15 @@ def keep(store: Store, key: str, published: str, against: str, work: Path) -> No
     publish(store, TYPE, {FILE: work / FILE}, notes, [_tag(key, published)])
 
 
-def known(store: Store, key: str, published: str, run: Manifest) -> str | None:
-    """Return how ``run``, the training of ``key``, did; empty where there is nothing to compare it with.
+def known(store: Store, key: str, published: str, run: Manifest, gate: str) -> str | None:
+    """Return how ``run``, the training of ``key``, did; empty where there is nothing to compare, or nobody asks.
 
     None: nobody has compared the two.
     """
-    if published in ("", run.digest):
+    if published in ("", run.digest) or gate == "off" or not run.annotations.get("kaiflow.run.base-loss"):
+        return ""
+    other = store.find(published)
+    if other is None or other.artifact_type != ADAPTER_TYPE:  # removed meanwhile
         return ""
     kept = store.find(_tag(key, published))
     return kept.annotations[AGAINST] if kept is not None and kept.artifact_type == TYPE else None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from steps.evaluation import end_token_ids
 from steps.messages import Message
 
 QUEUE_LENGTH = 16
+MAX_NEW_TOKENS = 256
 TOKEN_CHARACTERS = 64  # hardly a token is longer: a text of so many times the window is not even counted
 
 
@@ -36,7 +37,7 @@ class Ask:
 
     messages: Sequence[Message]
     use_adapter: bool
-    max_new_tokens: int = 256
+    max_new_tokens: int | None = None  # as many as fit, and 256 at most
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
     stop: Sequence[str] = ()
@@ -105,27 +106,30 @@ class Generator:
         if self._closed or self._queue.full():
             raise QueueFullError
         text = render(self._tokenizer, ask.messages, generate=True)
-        self._require_room(text, ask.max_new_tokens)
+        new_tokens = self._new_tokens(text, ask.max_new_tokens)
         try:
-            self._queue.put_nowait((ask, text, reply))
+            self._queue.put_nowait((replace(ask, max_new_tokens=new_tokens), text, reply))
         except queue.Full as error:
             raise QueueFullError from error
         return reply
 
-    def _require_room(self, text: str, new_tokens: int) -> None:
+    def _new_tokens(self, text: str, asked: int | None) -> int:
+        """Return how many tokens may be written behind the text."""
         window = self._window_tokens
         if window is None:
-            return
+            return asked or MAX_NEW_TOKENS
         tokens = len(text) // TOKEN_CHARACTERS
         if tokens <= window:
             with self._count_lock:
                 tokens = len(self._counting(text, add_special_tokens=False)["input_ids"])
+        new_tokens = asked or max(1, min(MAX_NEW_TOKENS, window - tokens))
         if tokens + new_tokens > window:
             raise DataError(
                 "PromptTooLong",
                 f"The prompt has {tokens} tokens or more, {new_tokens} are asked for; the model takes {window} in all.",
                 fix="Shorten the prompt, or ask for fewer tokens.",
             )
+        return new_tokens
 
     def close(self) -> None:
         """Finish what is queued, take nothing more, and return when done."""
@@ -171,7 +175,7 @@ class Generator:
                 **sampling,
             )
         prompt, whole = inputs["input_ids"].shape[1], output.shape[1]
-        ended = whole - prompt < ask.max_new_tokens or int(output[0, -1]) in self._ends
+        ended = whole - prompt < (ask.max_new_tokens or 0) or int(output[0, -1]) in self._ends
         reply.usage.set_result(Usage(prompt, whole - prompt, "stop" if ended else "length", time.monotonic() - began))
 
 

@@ -22,7 +22,6 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from presets.errors import DataError
 from steps.generation import Ask, Generator, QueueFullError, Reply, Usage
 
-MAX_NEW_TOKENS = 256
 StopText = Annotated[str, Field(min_length=1)]
 
 
@@ -46,7 +45,7 @@ class GenerateOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = MAX_NEW_TOKENS
+    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] | None = None
     do_sample: bool = False
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -152,7 +151,7 @@ def _add_completions(app: FastAPI, models: Models, generator: Generator, metrics
     async def completions(body: CompletionRequest, request: Request) -> JSONResponse | StreamingResponse:
         name, use_adapter = _choose(models, body.model)
         stop = [body.stop] if isinstance(body.stop, str) else list(body.stop or [])
-        limit = body.max_completion_tokens or body.max_tokens or MAX_NEW_TOKENS
+        limit = body.max_completion_tokens or body.max_tokens
         messages = [m.model_dump() for m in body.messages]
         ask = Ask(messages, use_adapter, limit, body.temperature, body.top_p, stop)
         reply = await _submit(generator, ask, name, metrics)

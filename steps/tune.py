@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from presets.recipe import BudgetRecipe
+from presets.recipe import BudgetRecipe, EvaluationRecipe
 from steps import comparisons, logs
 from steps.base_weights import lay_out
 from steps.checkpoint_files import find_checkpoint, restore
@@ -72,7 +72,8 @@ def run(request: Request, context: Context) -> Result:
     tags, budget = Tags(key), request.part("budget", BudgetRecipe)
     published = request.inputs["published"]
     found = _finished(store, tags.run) or _as_far(store, tags.partial, budget)
-    against = comparisons.known(store, key, published, found) if found is not None else None
+    gate = request.part("evaluation", EvaluationRecipe).gate
+    against = comparisons.known(store, key, published, found, gate) if found is not None else None
     if found is not None and against is not None:
         logs.event("reused", run=found.digest)
         _lay_out_report(store, tags.report, context.work)

@@ -37,7 +37,7 @@ def trained(tmp_path, store, monkeypatch, trainings):
     dataset = publish(store, DATASET_TYPE, files, {"kaiflow.dataset.content": "sha256:rows"}, [])
     weights = publish(store, FILES_TYPE, files, {tune.REVISION: "1"}, [])
 
-    def once(published, says):
+    def once(published, says, gate="enforce"):
         def train_here(request, context, key, *_):
             output = context.work / "adapter" / key
             output.mkdir(parents=True, exist_ok=True)
@@ -51,10 +51,11 @@ def trained(tmp_path, store, monkeypatch, trainings):
 
         monkeypatch.setattr(tune, "train_here", train_here)
         monkeypatch.setattr(tune, "report", lambda *_: "page")
+        judged = {**recipe["evaluation"], "gate": gate}
         inputs = {"dataset": dataset.digest, "weights": weights.digest, "published": published}
         request = Request(
             verb="tune", workspace=WorkspaceRef(name="w", namespace="n", uid="u", revision="r"),
-            store=f"layout:{tmp_path}/store", target="local", recipe=recipe, inputs=inputs,
+            store=f"layout:{tmp_path}/store", target="local", recipe={**recipe, "evaluation": judged}, inputs=inputs,
         )  # fmt: skip
         return dict(tune.run(request, Context(tmp_path / "work", lambda done, total: None)).outputs)
 
@@ -82,6 +83,14 @@ def test_what_was_never_compared_with_what_is_published_now_is_not_taken_for_bet
     assert compared["run"] == alone["run"]
     assert verdict(store, compared) == "refused"
     assert trained(published, BETTER)["against-published"] == WORSE
+
+
+def test_where_nobody_asks_how_it_did_against_it_or_it_is_gone_nothing_is_trained_again(store, trained, trainings):
+    trained("", "")
+    assert trained("sha256:" + "0" * 64, WORSE)["against-published"] == ""
+    published = publish(store, ADAPTER_TYPE, {}, {"kaiflow.run.key": "of before"}, []).digest
+    assert trained(published, WORSE, gate="off")["cached"] == "true"
+    assert len(trainings) == 1
 
 
 def test_what_is_published_itself_needs_no_comparison(trained, trainings):

@@ -293,7 +293,7 @@ def test_an_epoch_whose_scoring_was_cut_off_is_scored_when_the_run_goes_on(tmp_p
     assert [(entry["epoch"], entry["loss"]) for entry in again.history] == [(1.0, 1.0), (2.0, 1.5), (3.0, 1.2)]
 
 
-@pytest.mark.parametrize("torn", ["trainer_state.json", "optimizer.pt", "adapter_model.safetensors"])
+@pytest.mark.parametrize("torn", ["trainer_state.json", "optimizer.pt", "rng_state.pth", "adapter_model.safetensors"])
 @pytest.mark.parametrize("cut", ["empty", "half"])
 def test_a_checkpoint_that_a_power_cut_has_torn_is_none(tmp_path, torn, cut):
     store = LayoutStore(tmp_path / "store")

@@ -124,6 +124,10 @@ def test_a_run_that_was_made_and_never_noted_does_not_go_on_beside_what_is_asked
         r.Remember("", 4), r.StopRun("ws-bbbb"), r.Again(STOPPING_SECONDS),
     ]  # fmt: skip
     assert done(seen(workspace("aaaa"), workflows=(before, of_schedule()), intent=SCHEDULED, cron=cron())) == []
+    retried = run("ws-bbbb", "bbbb", "2.0", created="2026-11-25T07:00:00Z")  # in Argo's UI, and so is the next
+    assert done(seen(workspace("aaaa"), workflows=(retried, before))) == []
+    submitted = run("ws-bbbb-x7k2p", "bbbb", "2.0")
+    assert done(seen(workspace("aaaa"), workflows=(before, submitted))) == []
 
 
 def with_nodes(phase="Running", tries=(), **phases):
@@ -158,9 +162,26 @@ def test_a_run_that_ended_without_its_exit_handler_has_its_node_given_back_once(
     ended = with_nodes("Failed", **phases)
     observed = seen(workspace("aaaa"), workflows=(ended,))
     assert done(observed) == ([r.ReleaseRun("ws-aaaa")] if left else [])
-    assert done(replace(observed, releases=frozenset({"ws-aaaa-cleanup"}))) == []
+    assert done(replace(observed, releases=release(created=LATER))) == []
     assert done(replace(observed, makes_nodes=False)) == []
     assert done(seen(workspace("aaaa"), workflows=(with_nodes("Running", **phases),))) == []
+
+
+def release(created):
+    return {"ws-aaaa-cleanup": {"metadata": {"name": "ws-aaaa-cleanup", "uid": "r", "creationTimestamp": created}}}
+
+
+def test_a_release_of_an_earlier_end_of_that_name_makes_room():
+    ended = with_nodes("Failed", provision="Succeeded")
+    ended["status"]["finishedAt"] = NOW
+    observed = seen(workspace("aaaa"), workflows=(ended,), releases=release(created="2026-11-24T10:00:00Z"))
+    assert done(observed) == [r.DeleteRun("ws-aaaa-cleanup", "r")]
+
+
+def test_what_is_run_anew_under_its_name_goes_on_with_its_node():
+    ended = with_nodes("Failed", provision="Succeeded")
+    ended["spec"]["shutdown"] = "Stop"
+    assert done(seen(workspace(), workflows=(ended,))) == [r.DeleteRun("ws-aaaa", "uid-ws-aaaa")]
 
 
 def test_a_run_that_was_deleted_has_its_node_given_back():
@@ -176,9 +197,13 @@ def waiting(since):
     return ("Pending", "Unschedulable: 0/3 nodes are available", since)
 
 
-def test_a_training_whose_node_went_away_is_run_again_on_another():
+DRAINED = ("Failed", "main: Error (exit code 75): Interrupted: a checkpoint saved.", "2026-11-25T09:10:00Z")
+
+
+@pytest.mark.parametrize("end", [LOST, DRAINED])
+def test_a_training_whose_node_went_away_is_run_again_on_another(end):
     since = "2026-11-25T09:40:00Z"
-    lost = with_nodes(tries=(LOST, waiting(since)), provision="Succeeded")
+    lost = with_nodes(tries=(end, waiting(since)), provision="Succeeded")
     observed = seen(workspace("aaaa"), workflows=(lost,))
     assert done(observed) == [r.Remember("", 4), r.StopRun("ws-aaaa")]
     assert told(observed)[0] == "NodeLost"
@@ -190,7 +215,7 @@ def test_a_training_whose_node_went_away_is_run_again_on_another():
     "tries",
     [
         (waiting("2026-11-25T09:40:00Z"),),  # it has never run: another node would be no better
-        (("Failed", "exit code 75", "2026-11-25T09:10:00Z"), waiting("2026-11-25T09:40:00Z")),
+        (waiting("2026-11-25T09:10:00Z"), waiting("2026-11-25T09:40:00Z")),
         (LOST, ("Running", "", "2026-11-25T09:40:00Z")),
     ],
 )
@@ -295,7 +320,7 @@ def test_leaving_works_when_argo_is_gone_or_does_not_answer_and_says_what_may_be
     assert done(stuck, LATER) == [r.DeleteServing(), r.CreateCleanup(), r.Again(STOPPING_SECONDS)]
     away = "2026-11-25T12:00:00Z"  # no controller was there for two hours: what is asked of Argo now, Argo does
     assert done(seen(body, workflows=(run(phase="Succeeded"),)), away) == [
-        r.DeleteServing(), r.CreateCleanup(), r.RemoveFinalizer(),
+        r.DeleteServing(), r.CreateCleanup(last=True), r.RemoveFinalizer(),
     ]  # fmt: skip
     unasked = seen(body, workflows=(run(),))  # no controller was there while the patience ran out
     assert done(unasked, LATER) == [r.StopRun("ws-aaaa"), r.Again(STOPPING_SECONDS)]
