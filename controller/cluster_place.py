@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from controller.following import last
+from controller.observed_steps import ENDED
 from controller.output import write
 from controller.state import WorkspaceNotFoundError
 from pipelines.names import CLEANUP
@@ -138,7 +139,7 @@ class ClusterPlace:
         path = f"{WORKFLOWS}/namespaces/{self.namespace}/workflows"
         stopped = []
         for run in self._cluster.list(path, {WORKSPACE_LABEL: name}):
-            ended = (run.get("status") or {}).get("phase") in ("Succeeded", "Failed", "Error")
+            ended = (run.get("status") or {}).get("phase") in ENDED
             if not ended and not run["metadata"]["name"].endswith(CLEANUP):
                 self._cluster.patch(f"{path}/{run['metadata']['name']}", {"spec": {"shutdown": "Stop"}})
                 stopped.append(f"the run {run['metadata']['name']}")

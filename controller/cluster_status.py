@@ -13,8 +13,8 @@ from controller.conditions import Condition, stamped
 from controller.intent import Intent, Refusal, started
 from controller.kube_api import Object
 from controller.mirror import mirror
-from controller.observed_steps import output, read_steps
-from controller.observed_workflow import ENDED, has_ended, is_unreadable
+from controller.observed_steps import ENDED, output, read_steps
+from controller.observed_workflow import has_ended, is_unreadable
 from controller.output import condition
 from controller.runs import is_scheduled, with_run, without_gone
 
@@ -80,11 +80,12 @@ def shown(workspace: Object, workflows: Sequence[Object]) -> Sequence[Object]:
         since = next((str(run.get("startedAt") or "") for run in (*known[-1:], *oldest)), "")
         return [run for run in told if run["metadata"]["creationTimestamp"] > since]
     if not last and (mark := started(workspace)):  # KAITO's CRD keeps no name of a run; the mark is of the newest
-        told = [run for run in told if not has_ended(run) or is_scheduled(run) or _revision(run) == mark]
+        told = [run for run in told if not has_ended(run) or is_scheduled(run) or revision_of(run) == mark]
     return told
 
 
-def _revision(run: Object) -> str:
+def revision_of(run: Object) -> str:
+    """Return the revision that a Workflow was made of, empty where it does not say."""
     return str((run["metadata"].get("labels") or {}).get(REVISION_LABEL, ""))
 
 

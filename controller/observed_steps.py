@@ -16,7 +16,7 @@ FAILED = ("Failed", "Error")
 STOPPED = re.compile(
     "[Ss]topped with strategy|[Ss]hutdown with strategy|[Tt]erminate"
 )  # by a person, whatever it was at
-_ENDED = ("Succeeded", *FAILED)
+ENDED = ("Succeeded", *FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def read_steps(workflow: Mapping[str, Any]) -> list[StepStatus]:
     nodes: Mapping[str, Node] = (workflow.get("status") or {}).get("nodes") or {}
     tasks = [task["name"] for t in spec["templates"] for task in t.get("dag", {}).get("tasks", ())]
     known = sorted(tasks, key=lambda task: STEP_ORDER.index(task) if task in STEP_ORDER else len(STEP_ORDER))
-    ended = (workflow.get("status") or {}).get("phase") in _ENDED
+    ended = (workflow.get("status") or {}).get("phase") in ENDED
     ids = {task: node_id(name, f"{name}.{task}") for task in known}
     last, of_exit = spec.get("onExit"), node_id(name, f"{name}.onExit")
     if last and (last not in ids or _tells_more(nodes.get(of_exit, {}), nodes.get(ids[last], {}))):
@@ -58,7 +58,7 @@ def read_steps(workflow: Mapping[str, Any]) -> list[StepStatus]:
 
 def _tells_more(of_exit: Node, task: Node) -> bool:
     """Whether of a step that is a task and the exit handler too the latter is what has happened."""
-    return bool(of_exit) and (task.get("phase") not in _ENDED or of_exit.get("phase") in FAILED)
+    return bool(of_exit) and (task.get("phase") not in ENDED or of_exit.get("phase") in FAILED)
 
 
 def _step(name: str, key: str, nodes: Mapping[str, Node], *, ended: bool) -> StepStatus:

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 
 from controller.kube_api import Object
+from controller.observed_steps import ENDED
 from pipelines.nodes import Node, node_id
 
-ENDED = ("Succeeded", "Failed", "Error")
 _KEPT_OF_NODE = (
     "name", "type", "phase", "message", "progress", "startedAt", "finishedAt", "children", "nodeFlag",
     "taskResultSynced", "templateName",

@@ -30,7 +30,7 @@ from controller.actions import (
     Tell,
     WriteStatus,
 )
-from controller.cluster_status import REVISION_LABEL, cluster_status, went_on
+from controller.cluster_status import REVISION_LABEL, cluster_status, revision_of, went_on
 from controller.compiling import GENERATION_LABEL, OFFER_LABEL
 from controller.durations import parse
 from controller.events import Told, changes
@@ -128,10 +128,6 @@ def _is_stale(known: Object, seen: Observed, intent: Intent) -> bool:
     return any(not is_scheduled(run) for run in later)
 
 
-def _revision(run: Object) -> str:
-    return str((run["metadata"].get("labels") or {}).get(REVISION_LABEL, ""))
-
-
 def _in_the_way(seen: Observed, intent: Intent) -> Iterator[Object]:
     """Yield the runs that go on and must end first: of another wish, or stopped for one.
 
@@ -143,15 +139,15 @@ def _in_the_way(seen: Observed, intent: Intent) -> Iterator[Object]:
         return
     since = max(_begun(seen, intent.revision), default="")
     for run in going:
-        made = run["metadata"]["name"].endswith(f"-{_revision(run)}")  # not out of Argo's UI
+        made = run["metadata"]["name"].endswith(f"-{revision_of(run)}")  # not out of Argo's UI
         later = run["metadata"]["creationTimestamp"] > since > ""
-        if made and later and not is_scheduled(run) and _revision(run) != intent.revision:
+        if made and later and not is_scheduled(run) and revision_of(run) != intent.revision:
             yield run
 
 
 def _begun(seen: Observed, revision: str) -> Iterator[str]:
     """Yield when runs of the revision began, those that Argo has removed too."""
-    yield from (run["metadata"]["creationTimestamp"] for run in seen.workflows if _revision(run) == revision)
+    yield from (run["metadata"]["creationTimestamp"] for run in seen.workflows if revision_of(run) == revision)
     runs = (seen.workspace.get("status") or {}).get("runs") or ()
     yield from (str(run.get("startedAt") or "") for run in runs if run.get("revision") == revision)
 
@@ -159,7 +155,7 @@ def _begun(seen: Observed, revision: str) -> Iterator[str]:
 def _is_of(run: Object, intent: Intent) -> bool:
     """Whether the run is the one that is asked for, or its schedule's."""
     labels = run["metadata"].get("labels") or {}
-    return _revision(run) == intent.revision and labels.get(GENERATION_LABEL, intent.asked) == intent.asked
+    return revision_of(run) == intent.revision and labels.get(GENERATION_LABEL, intent.asked) == intent.asked
 
 
 def revision_number(workspace: Object, revision: str) -> int:

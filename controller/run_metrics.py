@@ -9,8 +9,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from controller.durations import parse
+from controller.observed_steps import ENDED
 
-ENDED = ("Succeeded", "Failed", "Error")
 OUTCOMES, VERDICTS = (*ENDED, "NothingNew"), ("passed", "warned", "refused", "off")
 STEP_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
 

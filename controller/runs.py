@@ -4,13 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controller.cost import cost
-from controller.observed_steps import StepStatus, output
+from controller.observed_steps import ENDED, StepStatus, output
 from controller.run_failure import find_failure
 
 KEEP_RUNS = 10
 CRON_LABEL = "workflows.argoproj.io/cron-workflow"  # Argo's, on what a CronWorkflow has started
 NOTHING_NEW, DELETED = "NothingNew", "RunDeleted"
-ENDED = ("Succeeded", "Failed", "Error")
 
 Run = dict[str, Any]
 

@@ -16,9 +16,8 @@ _REFERENCE = re.compile(
     re.ASCII,
 )
 
-_CACHE_TAG = re.compile(
-    r"kaiflow-(dataset|weights|run|partial|report|image|against)-.+"
-)  # an artifact by its content key
+# An artifact by its content key.
+_CACHE_TAG = re.compile(r"kaiflow-(dataset|weights|run|partial|report|image|against)-.+")
 _OTHER_TAG = re.compile(r"kaiflow-prune|sha256-[0-9a-f]{64}")  # what prune writes, and lists of referrers
 
 _CRON_RANGES = (
