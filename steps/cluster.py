@@ -40,16 +40,18 @@ class Cluster:
             raise ConfigError(
                 "ExtraMissing", "The Kubernetes client is not installed.", fix="pip install 'kaiflow[cluster]'"
             ) from error
+        configuration: Any = client.Configuration()  # its types know no False
+        configuration.retries = False  # the tries are ours: urllib3 would add three to each, and wait any Retry-After
         try:
             if context or os.environ.get("KUBECONFIG"):  # load_config looks for one file of that name alone
-                config.load_kube_config(context=context)
+                config.load_kube_config(context=context, client_configuration=configuration)
             else:
-                config.load_config()
+                config.load_config(client_configuration=configuration)
         except config.ConfigException as error:
             raise ConfigError(
                 "ClusterUnknown", "There is no cluster to speak to.", fix="Set KUBECONFIG, or run in a pod."
             ) from error
-        return cls(client.ApiClient(), _namespace(config, context))
+        return cls(client.ApiClient(configuration), _namespace(config, context))
 
     def get(self, path: str) -> Object | None:
         """Return the object, None when it is not there."""

@@ -13,13 +13,13 @@ from tests.cluster.argo import argo_crd
 from tests.cluster.conftest import established
 from tests.cluster.cut_proxy import proxied_kubeconfig
 from tests.cluster.operator_process import Controller, until
-from tests.cluster.test_controller import collected, place, workspace  # noqa: F401  (fixtures)
+from tests.cluster.test_controller import KILLED, collected, place, workspace  # noqa: F401  (fixtures)
 from tests.cluster.test_rights import path_of
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@KILLED
 def test_what_changed_while_the_servers_memory_was_lost_is_seen_by_a_new_list(collected, place, tmp_path):  # noqa: F811
     """410: the place that the watch would go on from is older than what the API server remembers."""
     restart = os.environ.get("KAIFLOW_TEST_RESTART")
