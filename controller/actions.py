@@ -83,6 +83,7 @@ class ReleaseRun:
     """Create the Workflow that gives back the node of a run that could not do it itself."""
 
     name: str
+    ended: str = ""  # when the run ended: of which end the Workflow is
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,10 @@ def ask(endpoint: str, prompt: str, model: str | None) -> Iterator[str]:
     """
     body = {"messages": [{"role": "user", "content": prompt}], "stream": True, **({"model": model} if model else {})}
     try:
-        with httpx.stream("POST", f"{endpoint}/v1/chat/completions", json=body, timeout=TIMEOUT) as response:
+        # The endpoint is one of this machine: no proxy of the environment's leads there.
+        with httpx.stream(
+            "POST", f"{endpoint}/v1/chat/completions", json=body, timeout=TIMEOUT, trust_env=False
+        ) as response:
             if response.status_code != httpx.codes.OK:
                 response.read()
                 raise _refused(response)

@@ -5,7 +5,7 @@ import gc
 import time
 from dataclasses import dataclass
 
-from controller.actions import Action, Again, Tell, WriteStatus
+from controller.actions import Action, Again, ReleaseRun, Tell, WriteStatus
 from controller.compiling import Compiler
 from controller.events import Told
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
@@ -151,10 +151,16 @@ class Operator:
             waits.append(FRESH_SECONDS * 2)
         memory = self._observer.memory[key]
         failed: KaiflowError | None = None
+        refused: Action | None = None  # the action before, where it could not be done
+        held = False  # a node that is not given back yet: until then the run is not told as gone
         for action in actions:
             if isinstance(action, Again):
                 waits.append(action.seconds)
+            elif isinstance(action, Tell) and refused is not None:
+                continue  # that it was done
             elif isinstance(action, WriteStatus):
+                if held:
+                    continue
                 # A CRD that knows fewer fields than we write stores less: that is no reason to write it again.
                 if memory.less_stored == (action.status, seen.workspace.get("status")):
                     continue
@@ -165,7 +171,9 @@ class Operator:
                 kept = (self._workspaces.objects.get(key) or {}).get("status")
                 memory.less_stored = None if kept == action.status else (action.status, kept)
             else:
-                failed = await self._perform(subject, action) or failed
+                error = await self._perform(subject, action)
+                refused, failed = action if error else None, error or failed
+                held = held or isinstance(refused, ReleaseRun)
         if failed is not None:
             raise failed
         return min(waits) if waits else None

@@ -8,7 +8,7 @@ from controller.following import last
 from controller.observed_steps import ENDED
 from controller.output import write
 from controller.state import WorkspaceNotFoundError
-from pipelines.names import CLEANUP
+from pipelines.names import STOP, is_cleanup
 from presets.errors import ConfigError, UnavailableError, did_you_mean, nearest
 from steps.cluster import Cluster
 from steps.contract import WORKSPACE_LABEL
@@ -19,6 +19,7 @@ WORKFLOWS = "/apis/argoproj.io/v1alpha1"
 COMPONENT = "app.kubernetes.io/component"
 RUN_OF_POD = "workflows.argoproj.io/workflow"  # Argo's
 POLL_SECONDS = 1.0
+ANSWER_SECONDS = 300.0
 MANAGER = "kaiflow-cli"
 
 
@@ -48,9 +49,20 @@ class ClusterPlace:
         return self._cluster.apply(path, placed, manager=MANAGER, dry_run=dry_run)
 
     def workspaces(self, labels: Mapping[str, str], *, everywhere: bool) -> list[Workspace]:
-        """Return the Workspaces with the labels, of all namespaces where that is asked for."""
+        """Return the Workspaces with the labels, of all namespaces where that is asked for.
+
+        Raises:
+            ConfigError: the cluster does not know the kind.
+        """
         namespaced = "" if everywhere else f"/namespaces/{self.namespace}"
-        return self._cluster.list(f"{API}{namespaced}/workspaces", labels)
+        found = self._cluster.list(f"{API}{namespaced}/workspaces", labels)
+        if not found and self._cluster.get(API) is None:
+            raise ConfigError(
+                "WorkspacesUnknown",
+                "This cluster does not know Workspaces.",
+                fix="Install the chart, or the CRD alone.",
+            )
+        return found
 
     def read(self, name: str) -> Workspace:
         """Return a Workspace.
@@ -111,6 +123,8 @@ class ClusterPlace:
         component = pod["metadata"]["labels"].get(COMPONENT, "")
         container = "server" if component == "server" else "main"
         text = self._cluster.text(f"/api/v1/namespaces/{self.namespace}/pods/{name}/log", {"container": container})
+        if text is None:
+            return  # not to be had yet, or not now: the next look goes on where this would have
         lines = text.splitlines()
         new = lines[printed[name] :] if name in printed else last(lines, tail)
         for line in new:
@@ -128,7 +142,7 @@ class ClusterPlace:
         body = {"prompt": prompt, **({"model": model} if model else {})}
         path = f"/api/v1/namespaces/{self.namespace}/services/http:{name}:80/proxy/chat"
         try:
-            answer = self._cluster.post(path, body)
+            answer = self._cluster.ask_once(path, body, ANSWER_SECONDS)
         except ConfigError as error:
             raise UnavailableError("ServerRefused", error.message, fix="Read the server's log.") from error
         yield str(answer.get("Result", ""))
@@ -140,8 +154,8 @@ class ClusterPlace:
         stopped = []
         for run in self._cluster.list(path, {WORKSPACE_LABEL: name}):
             ended = (run.get("status") or {}).get("phase") in ENDED
-            if not ended and not run["metadata"]["name"].endswith(CLEANUP):
-                self._cluster.patch(f"{path}/{run['metadata']['name']}", {"spec": {"shutdown": "Stop"}})
+            if not ended and not is_cleanup(run["metadata"]):
+                self._cluster.patch(f"{path}/{run['metadata']['name']}", STOP)
                 stopped.append(f"the run {run['metadata']['name']}")
         return stopped
 

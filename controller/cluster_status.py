@@ -48,7 +48,7 @@ def cluster_status(
     if runs:
         status = _with_run(status, runs[-1], workspace, intent, training, now, attempts)
     else:
-        status = _without_run(workspace, intent, now)
+        status = _without_run(workspace, now)
     status = {**status, "observedGeneration": generation}
     if len(workflows) > 1 or not runs:
         status["runs"] = list(before.get("runs", ()))
@@ -75,9 +75,11 @@ def shown(workspace: Object, workflows: Sequence[Object]) -> Sequence[Object]:
     if last in names:
         return told[names.index(last) :]
     if last and last not in {run["metadata"]["name"] for run in workflows}:  # Argo or somebody has deleted it
-        known = [run for run in before.get("runs", ()) if run["name"] == last]
-        oldest = before.get("runs", ())[:1] if not known else ()  # its entry is forgotten: it was before all of these
-        since = next((str(run.get("startedAt") or "") for run in (*known[-1:], *oldest)), "")
+        entries = before.get("runs", ())
+        known = [run for run in entries if run["name"] == last]
+        began = [str(run.get("startedAt") or "") for run in entries]
+        # One that never began was after all of these; one whose entry is forgotten before them.
+        since = str(known[-1].get("startedAt") or max(began)) if known else next(iter(began), "")
         return [run for run in told if run["metadata"]["creationTimestamp"] > since]
     if not last and (mark := started(workspace)):  # KAITO's CRD keeps no name of a run; the mark is of the newest
         told = [run for run in told if not has_ended(run) or is_scheduled(run) or revision_of(run) == mark]
@@ -157,12 +159,12 @@ def _kept(before: Status, status: Status, kinds: Sequence[str]) -> list[dict[str
     return [known.get(c["type"], c) for c in status["conditions"]]
 
 
-def _without_run(workspace: Object, intent: Intent | Refusal, now: str) -> Status:
+def _without_run(workspace: Object, now: str) -> Status:
     """Return the status where no Workflow is there: none yet, or Argo or somebody has deleted it."""
     before: Status = workspace.get("status") or {}
     if not before.get("workflow") and not (started(workspace) and before.get("state")):
         return {**before, "state": "Pending"}
-    if not isinstance(intent, Intent) or not went_on(workspace):
+    if not went_on(workspace):
         return before
     ended: Condition = ("Finished", "True", "RunDeleted", "the Workflow has been deleted")
     generation = workspace["metadata"]["generation"]

@@ -10,10 +10,13 @@ from typing import Any
 from controller.durations import parse
 from controller.observed_steps import StepStatus, output
 from presets.gpus import find_sku, skus
+from steps.contract import PROVISIONER_LABEL
 
 
-def cost(steps: Mapping[str, StepStatus]) -> dict[str, Any]:
+def cost(workflow: Mapping[str, Any], steps: Mapping[str, StepStatus]) -> dict[str, Any]:
     """Return ``nodeSeconds``, and ``usd`` where the price is known; empty while the node is held, or was given."""
+    if (workflow["metadata"].get("labels") or {}).get(PROVISIONER_LABEL) == "byo":
+        return {}
     machine = output(steps, "provision", "instance-type")
     provision, release = steps.get("provision"), steps.get("release")
     if not machine or provision is None or release is None or release.phase != "Succeeded":

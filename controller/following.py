@@ -31,8 +31,8 @@ def follow_table(read: Callable[[], list[dict[str, Any]]], lines: Callable[[list
         time.sleep(POLL_SECONDS)
 
 
-def follow_status(read: Callable[[], dict[str, Any]], form: Format, *, watch: bool) -> None:
-    """Print the status; with ``watch`` whenever it changes, until the run has ended."""
+def follow_status(read: Callable[[], dict[str, Any]], form: Format, *, watch: bool) -> bool:
+    """Print the status; with ``watch`` whenever it changes, until the run has ended; return whether one has failed."""
     shown = None
     while True:
         workspace = read()
@@ -45,9 +45,26 @@ def follow_status(read: Callable[[], dict[str, Any]], form: Format, *, watch: bo
             else:
                 write_status(workspace)
             shown = status
-        if not watch or condition(workspace, "Finished").get("status") == "True":
-            return
+        if not watch:
+            return False
+        if has_ended(workspace):
+            return bool(status.get("state") == "Failed" or _refused(workspace))
         time.sleep(POLL_SECONDS)
+
+
+def has_ended(workspace: dict[str, Any]) -> bool:
+    """Return whether the run of what the Workspace says now has ended; one of what it said before does not count."""
+    return _refused(workspace) or _of_now(workspace, "Finished", "True")
+
+
+def _refused(workspace: dict[str, Any]) -> bool:
+    return _of_now(workspace, "Planned", "False")
+
+
+def _of_now(workspace: dict[str, Any], kind: str, value: str) -> bool:
+    told = condition(workspace, kind)
+    generation = workspace["metadata"].get("generation", 0)
+    return bool(told.get("status") == value and told.get("observedGeneration", generation) >= generation)
 
 
 def follow_logs(folder: StateFolder, step: str | None, *, follow: bool, tail: int | None) -> None:

@@ -116,7 +116,9 @@ def asked(body: Object, config_map: Object | None) -> str:
 
 def offered(placement: Placement) -> str:
     """Return what a cluster offers and by which kaiflow, as a label's value: of two that are equal, the same."""
-    told = json.dumps([version("kaiflow"), asdict(placement)], sort_keys=True, default=str)
+    machines = placement.machines.read_bytes() if placement.machines else b""  # what is in the file, not where it is
+    named = {**asdict(placement), "machines": hashlib.sha256(machines).hexdigest()}
+    told = json.dumps([version("kaiflow"), named], sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 

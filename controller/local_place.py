@@ -26,6 +26,11 @@ class LocalPlace:
         return str(self._root.parent)
 
     def _folder(self, name: str) -> StateFolder:
+        """Return the folder; where no namespace is named, that of the only Workspace of this name."""
+        if self._namespace is None:
+            places = [folder.namespace for folder in all_folders(self._root, None) if folder.name == name]
+            if len(places) == 1:
+                return find_folder(self._root, places[0], name)
         return find_folder(self._root, self._namespace or "default", name)
 
     def workspaces(self, labels: Mapping[str, str], *, everywhere: bool) -> list[Workspace]:

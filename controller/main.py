@@ -4,6 +4,7 @@ Data goes to standard output, words to standard error. Exit codes: 0 done, 1 fai
 4 not found or not permitted, 5 timed out, 130 interrupted.
 """
 
+import io
 import sys
 from typing import Annotated
 
@@ -88,6 +89,8 @@ def main() -> None:
     """Run the command line; errors become sentences and exit codes, tracebacks only with -v."""
     from presets.errors import KaiflowError, UnavailableError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what is followed comes through a pipe as it is told
     try:
         app()
     except KaiflowError as error:
@@ -101,9 +104,6 @@ def main() -> None:
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(CLI_INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
     except OSError as error:
         if _verbose:
             raise

@@ -52,7 +52,7 @@ def mirror(
         "training": _training(by_name, training, _told_before(before, workflow, "training")),
         "output": _pick(image=output(by_name, "push", "image"), digest=output(by_name, "push", "digest")),
         "endpoint": output(by_name, "deploy", "endpoint"),
-        "cost": cost(by_name),
+        "cost": cost(workflow, by_name),
     }
     status = {key: value for key, value in status.items() if value not in (None, "", [], {})}
     maker = (workflow["metadata"].get("labels") or {}).get(PROVISIONER_LABEL, "")

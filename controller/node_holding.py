@@ -29,17 +29,29 @@ def asked_for_node(status: Mapping[str, Any]) -> bool:
 
 
 def lost_node_since(run: Object) -> str:
-    """Return since when a training waits for a node that was lost under it; empty where none does."""
+    """Return since when a training waits for a node that went away, under it or before it began; empty where none does.
+
+    A node that is there and has no room is none that went away.
+    """
     nodes = run["status"].get("nodes") or {}
     children = (nodes.get(key, {}) for key in _node(run, "tune").get("children", ()))
     tries = [child for child in children if child.get("nodeFlag", {}).get("retried")]
     ran = [t for t in tries[:-1] if not _finds_no_node(t)]  # whatever it says of its end: a drain is a SIGTERM
-    waits = bool(ran) and tries[-1].get("phase") == "Pending" and _finds_no_node(tries[-1])
-    return str(tries[-1].get("startedAt", "")) if waits else ""
+    waits = bool(tries) and tries[-1].get("phase") == "Pending" and _finds_no_node(tries[-1])
+    was_there = bool(ran) or (
+        waits and _node(run, "provision").get("phase") == "Succeeded" and _matches_none(tries[-1])
+    )
+    return str(tries[-1].get("startedAt", "")) if waits and was_there else ""
 
 
 def _finds_no_node(pod: Node) -> bool:
     return "Unschedulable" in pod.get("message", "")
+
+
+def _matches_none(pod: Node) -> bool:
+    """Whether no node carries the labels that the pod asks for; the scheduler counts what each node lacks first."""
+    message = pod.get("message", "")
+    return "didn't match" in message and "Insufficient" not in message
 
 
 def _node(run: Object, task: str) -> Node:

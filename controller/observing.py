@@ -16,7 +16,7 @@ from controller.observed_workflow import pod_of
 from controller.reconcile import Observed
 from controller.reflector import Key, Reflector
 from controller.training_log import events_in
-from pipelines.names import CLEANUP, cleanup_name, cron_name
+from pipelines.names import cleanup_name, cron_name, is_cleanup
 from pipelines.plan import Placement
 from presets.annotations import PREFIX
 from steps.contract import UID_LABEL, WORKSPACE_LABEL
@@ -94,7 +94,7 @@ class Observer:
         uid = workspace["metadata"]["uid"]
         cleanup = self._workflows.objects.get((namespace, cleanup_name(name, uid)))
         runs = sorted(
-            (run for run in found if not run["metadata"]["name"].endswith(CLEANUP)),
+            (run for run in found if not is_cleanup(run["metadata"])),
             key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]),
         )
         own = [run for run in runs if not _is_of_another(run, uid)]
@@ -111,7 +111,7 @@ class Observer:
             makes_nodes=self._placement.nodes.provisioner != "byo",
             training=(told := await self._told(key, shown(workspace, own))).training,
             attempts=told.attempts,
-            releases={name: run for run in found if (name := run["metadata"]["name"]).endswith(CLEANUP)},
+            releases={run["metadata"]["name"]: run for run in found if is_cleanup(run["metadata"])},
         )
         return seen, wish.config_map
 

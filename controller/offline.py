@@ -68,11 +68,12 @@ def plan(
     from pipelines.plan import Placement
     from pipelines.plan import plan as make_plan
 
+    machines = known_machines(gpus)  # first: the rules and the budget ask for them too
     loaded = load_one(
         file, config, annotations=as_annotations(max_hours, max_cost, weights), private_hosts_allowed=True
     )
     nodes, pods = node_placement(provisioner, cloud, aks), images(image_step, image_tune, image_serve)
-    placement = Placement(checked_cache(cache), image_volumes, known_machines(gpus), nodes, pods)
+    placement = Placement(checked_cache(cache), image_volumes, machines, nodes, pods)
     planned = make_plan(loaded.recipe, placement)
     folder = StateFolder(state_root(state_dir), planned.recipe.namespace, planned.recipe.name)
     write_plan(planned, output, tokens, finished_here(planned, folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -54,6 +54,9 @@ def controller(
     image_step: ImageStep = None,
     image_tune: ImageTune = None,
     image_serve: ImageServe = None,
+    image_pull_policy: Annotated[
+        Literal["Always", "IfNotPresent", "Never"] | None, typer.Option(help="Of the images of steps and servers.")
+    ] = None,
     image_pull_secret: Annotated[
         list[str] | None, typer.Option("--image-pull-secret", help="Secret for these images; may be repeated.")
     ] = None,
@@ -93,7 +96,7 @@ def controller(
     from pipelines.plan import Placement
     from steps import logs
 
-    pods = images(image_step, image_tune, image_serve, image_pull_secret or ())
+    pods = images(image_step, image_tune, image_serve, image_pull_secret or (), image_pull_policy)
     nodes = node_placement(
         provisioner,
         cloud,

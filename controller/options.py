@@ -107,12 +107,18 @@ def checked_cache(cache: str | None) -> str | None:
     return cache
 
 
-def images(step: str | None, tune: str | None, serve: str | None, pull_secrets: Sequence[str] = ()) -> "Images":
+def images(
+    step: str | None,
+    tune: str | None,
+    serve: str | None,
+    pull_secrets: Sequence[str] = (),
+    pull_policy: str | None = None,
+) -> "Images":
     """Return the images of the pods: those that are named, ours otherwise."""
     from pipelines.plan import Images
 
     known = Images()
-    return Images(step or known.step, tune or known.tune, serve or known.serve, tuple(pull_secrets))
+    return Images(step or known.step, tune or known.tune, serve or known.serve, tuple(pull_secrets), pull_policy)
 
 
 def use_kubeconfig(kubeconfig: Path | None) -> None:

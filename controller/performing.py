@@ -9,6 +9,7 @@ from controller.compiling import Compiler
 from controller.events import event_body
 from controller.intent import HASH, MARKED, REVISION
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
+from pipelines.names import CLEANUP_LABEL, STOP, end_label
 from presets.errors import ConfigError, KaiflowError
 from steps import logs
 from steps.contract import timestamp
@@ -123,10 +124,12 @@ class Performer:
             await self._remove_finalizer(subject, r.RemoveFinalizer())
 
     async def _release_run(self, subject: Subject, action: r.ReleaseRun) -> None:
-        await self._create(subject, await self._compile.cleanup(subject.workspace, subject.config_map, action.name))
+        made = await self._compile.cleanup(subject.workspace, subject.config_map, action.name)
+        made["metadata"]["labels"][CLEANUP_LABEL] = end_label(action.ended)
+        await self._create(subject, made)
 
     async def _stop_run(self, subject: Subject, action: r.StopRun) -> None:
-        stored = await self._api.merge(f"{subject.argo('workflows')}/{action.name}", {"spec": {"shutdown": "Stop"}})
+        stored = await self._api.merge(f"{subject.argo('workflows')}/{action.name}", STOP)
         if stored is not None:  # the next look must not take it for one that goes on
             self._seen("workflows", stored, quiet=True)
 

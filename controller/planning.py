@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from controller.machine_plan import Machine, given, machine, machine_lines
 from controller.output import Format, write, write_data, write_table, yaml_text
-from pipelines.plan import Placement, Plan
+from pipelines.plan import Placement, Plan, serves_on_node, user_volumes
 from pipelines.plan import plan as make_plan
 from presets.errors import ConfigError
 from presets.gpus import Sku, skus
@@ -161,7 +161,8 @@ def cluster_plan(recipe: Recipe, placement: Placement) -> Plan:
     """Return the plan of the run on a cluster.
 
     Raises:
-        ConfigError: no machine can be asked for, the training fits none, or it needs what only one's own machine has.
+        ConfigError: no machine can be asked for, the training fits none, its servers have no room there, or it needs
+            what only one's own machine has.
     """
     if recipe.model.folder:
         raise ConfigError(
@@ -170,10 +171,34 @@ def cluster_plan(recipe: Recipe, placement: Placement) -> Plan:
             fix="Put them into an image and name it in presetOptions.image, or remove kaiflow.dev/weights-folder.",
         )
     plan = make_plan(recipe, placement)
+    _require_volumes(plan)
+    _require_room(plan)
     _machine(plan)  # refuses what does not fit
     require_attempts(plan.node)
     require_offered(plan.node, skus(placement.machines))
     return plan
+
+
+def _require_volumes(plan: Plan) -> None:
+    """Refuse a node's own folders: who may write Workspaces may not therefore read whatever lies on nodes."""
+    named = [name for name, source in user_volumes(plan).items() if "hostPath" in source]
+    if named:
+        raise ConfigError(
+            "HostPathRefused",
+            f"tuning.{named[0]}.volumeSource names a folder of a node (hostPath).",
+            fix="Name a volume of the cluster's, such as persistentVolumeClaim or nfs.",
+        )
+
+
+def _require_room(plan: Plan) -> None:
+    """Refuse more servers than the node that they go on has GPUs: each takes one."""
+    deploy, gpus = plan.recipe.deploy, plan.node.gpus
+    if serves_on_node(plan.recipe) and plan.node.placement.provisioner != "byo" and deploy.replicas > gpus:
+        raise ConfigError(
+            "TooManyReplicas",
+            f"{deploy.replicas} servers take a GPU each, and the node that has trained has {gpus}.",
+            fix="Set tuning.deploy.replicas to that, or tuning.deploy.runtime to transformers, which serves on CPUs.",
+        )
 
 
 def rendered(recipe: Recipe, form: Format, placement: Placement) -> str:

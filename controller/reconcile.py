@@ -34,12 +34,13 @@ from controller.cluster_status import REVISION_LABEL, cluster_status, revision_o
 from controller.compiling import GENERATION_LABEL, OFFER_LABEL
 from controller.durations import parse
 from controller.events import Told, changes
-from controller.intent import MARKED, REVISION, Intent, Refusal, started, was_run
+from controller.intent import NOT_SERVED, Intent, Refusal, started, was_run
 from controller.kube_api import Object
 from controller.node_holding import asked_for_node, holds_node, lost_node_since
 from controller.observed_workflow import has_ended
-from controller.runs import KEEP_RUNS, is_scheduled
-from pipelines.names import release_name
+from controller.revisions import revision_number
+from controller.runs import is_scheduled
+from pipelines.names import CLEANUP_LABEL, end_label, release_name
 
 STOPPING_SECONDS = 5.0  # until a run that was told to stop is looked at again
 NODE_SECONDS = 900.0  # for an autoscaler to bring a node back
@@ -103,11 +104,22 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
     if known is None:
         if not intent.serves:
             yield DeleteServing()
+            yield from _node_of_server(seen)
         yield CreateRun()
     elif _is_stale(known, seen, intent):
         yield DeleteRun(intent.run, known["metadata"]["uid"])
     else:
         yield Remember(intent.revision, revision_number(seen.workspace, intent.revision))
+
+
+def _node_of_server(seen: Observed) -> Iterator[Action]:
+    """Yield what gives back the node of a server that goes: the next run may end before it would see to it."""
+    status = seen.workspace.get("status") or {}
+    served = [run for run in status.get("runs") or () if run["phase"] == "Succeeded" and run.get("digest")]
+    if seen.makes_nodes and status.get("endpoint") and served:
+        name = served[-1]["name"]
+        if release_name(name) not in seen.releases:
+            yield ReleaseRun(name, str(served[-1].get("finishedAt") or ""))
 
 
 def _stop(others: Sequence[Object], intent: Intent) -> Iterator[Action]:
@@ -125,7 +137,11 @@ def _is_stale(known: Object, seen: Observed, intent: Intent) -> bool:
         return True
     began = known["metadata"]["creationTimestamp"]
     later = (run for run in seen.workflows if run["metadata"]["creationTimestamp"] > began)
-    return any(not is_scheduled(run) for run in later)
+    removed = (  # by Argo, since
+        run for run in (seen.workspace.get("status") or {}).get("runs") or ()
+        if run.get("revision") != intent.revision and not run.get("scheduled")
+    )  # fmt: skip
+    return any(not is_scheduled(run) for run in later) or any(str(r.get("startedAt") or "") > began for r in removed)
 
 
 def _in_the_way(seen: Observed, intent: Intent) -> Iterator[Object]:
@@ -156,24 +172,6 @@ def _is_of(run: Object, intent: Intent) -> bool:
     """Whether the run is the one that is asked for, or its schedule's."""
     labels = run["metadata"].get("labels") or {}
     return revision_of(run) == intent.revision and labels.get(GENERATION_LABEL, intent.asked) == intent.asked
-
-
-def revision_number(workspace: Object, revision: str) -> int:
-    """Return the number of a revision: that of an earlier run of it, else the next (as KAITO counts)."""
-    annotations = workspace["metadata"].get("annotations") or {}
-    said, last = annotations.get(REVISION) or "", started(workspace)
-    ours = last or annotations.get(MARKED) == workspace["metadata"].get("uid")
-    newest = int(said) if ours and said.isascii() and said.isdecimal() else 0  # whoever else writes it
-    runs = (workspace.get("status") or {}).get("runs") or ()
-    earlier = list(dict.fromkeys(run["revision"] for run in runs if run.get("revision")))
-    if last == revision:
-        return newest
-    if revision not in earlier:
-        return max(newest, len(earlier)) + 1
-    forgotten = 0  # of those before: only so many runs are kept
-    if len(runs) >= KEEP_RUNS:
-        forgotten = max(0, newest - 1 - (earlier.index(last) if last in earlier else len(earlier) - 1))
-    return earlier.index(revision) + 1 + forgotten
 
 
 def _schedule(seen: Observed, intent: Intent) -> Iterator[Action]:
@@ -220,10 +218,15 @@ def _given_back(seen: Observed) -> Iterator[Action]:
     for name, since in left.items():
         release = seen.releases.get(release_name(name))
         if release is None:
-            yield ReleaseRun(name)
+            yield ReleaseRun(name, since)
             yield Tell(Told("NodeReleased", f"{name} ended without its exit handler: its node is given back."))
-        elif release["metadata"]["creationTimestamp"] < since:  # of an earlier end of that name
+        elif _made_for(release) not in (None, end_label(since)):  # another end of that name
             yield DeleteRun(release["metadata"]["name"], release["metadata"]["uid"])
+
+
+def _made_for(release: Object) -> str | None:
+    """Return which end of its run a cleanup was made for; no clocks are compared, of which each writer has its own."""
+    return (release["metadata"].get("labels") or {}).get(CLEANUP_LABEL)
 
 
 def _lost(seen: Observed, now: str) -> Iterator[Action]:
@@ -259,10 +262,11 @@ def _leaving(seen: Observed, now: str) -> Iterator[Action]:
     """Yield what gives back all that was taken, then lets the Workspace go."""
     name = seen.workspace["metadata"]["name"]
     waited = (parse(now) - parse(seen.workspace["metadata"]["deletionTimestamp"])).total_seconds()
-    if seen.cron is not None:
+    served = not (isinstance(seen.intent, Refusal) and seen.intent.reason == NOT_SERVED)  # nothing may be done there
+    if seen.cron is not None and served:
         yield DeleteCron(seen.cron["metadata"]["name"])
     running = [run for run in seen.workflows if not has_ended(run)]
-    unasked = [run["metadata"]["name"] for run in running if not run["spec"].get("shutdown")]
+    unasked = [run["metadata"]["name"] for run in running if served and not run["spec"].get("shutdown")]
     if unasked or (running and waited <= PATIENCE_SECONDS):
         for run_name in unasked:
             yield StopRun(run_name)
@@ -270,12 +274,13 @@ def _leaving(seen: Observed, now: str) -> Iterator[Action]:
         return
     yield DeleteServing()
     took = bool(seen.makes_nodes and (seen.workflows or was_run(seen.workspace)))
-    if took and seen.argo and _cleanup_is_worth_waiting_for(seen.cleanup, waited, now):
+    makes = seen.argo and served
+    if took and makes and _cleanup_is_worth_waiting_for(seen.cleanup, waited, now):
         if seen.cleanup is None:
             yield CreateCleanup()
         yield Again(STOPPING_SECONDS)
         return
-    if took and seen.argo and seen.cleanup is None:  # nobody was there to wait for it: it goes on without us
+    if took and makes and seen.cleanup is None:  # nobody was there to wait for it: it goes on without us
         yield CreateCleanup(last=True)
     phase = ((seen.cleanup or {}).get("status") or {}).get("phase")
     if took and phase != "Succeeded":

@@ -6,7 +6,7 @@ from typing import Any
 
 from controller.local_run import RunResult
 from controller.output import colours, say
-from controller.state import StateFolder
+from controller.state import StateFolder, state_root
 from controller.why import shortened
 from presets.errors import InvalidInput, KaiflowError
 from steps.contract import REPORT_FILE
@@ -22,7 +22,7 @@ def report(result: RunResult, folder: StateFolder) -> None:
     elif result.failure is not None:
         failure = result.failure
         say("", f"{_red('Failed')} in {failure.step}: {failure.message}", f"  {failure.fix}" if failure.fix else "")
-        say(f"  reason: {failure.reason}   log: kaiflow logs {name} {failure.step}")
+        say(f"  reason: {failure.reason}   log: kaiflow logs {name} {failure.step}{_place(folder)}")
     else:
         say("", *_success(result.workspace["status"], folder))
 
@@ -45,9 +45,15 @@ def _success(status: Mapping[str, Any], folder: StateFolder) -> list[str]:
             f"endpoint       {endpoint}",
             "",
             f"  {curl}",
-            f'  kaiflow chat {folder.name} "what is the capital of france"',
+            f'  kaiflow chat {folder.name} "what is the capital of france"{_place(folder)}',
         ]
     return lines
+
+
+def _place(folder: StateFolder) -> str:
+    """Return the options by which a command finds the Workspace, where it would look elsewhere."""
+    namespace = "" if folder.namespace == "default" else f" -n {folder.namespace}"
+    return namespace if folder.root == state_root(None) else f"{namespace} --state-dir {folder.root.parent}"
 
 
 def print_error(error: KaiflowError) -> None:

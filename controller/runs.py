@@ -42,7 +42,7 @@ def run_entry(workflow: Mapping[str, Any], steps: Mapping[str, StepStatus]) -> R
     """Return the entry of one run."""
     metadata, status = workflow["metadata"], workflow.get("status") or {}
     labels = metadata.get("labels") or {}
-    phase, spent = status.get("phase") or "Pending", cost(steps)
+    phase, spent = status.get("phase") or "Pending", cost(workflow, steps)
     entry = {
         "name": metadata["name"],
         "phase": phase,

@@ -41,6 +41,7 @@ class StateFolder:
     """The folder of one Workspace."""
 
     def __init__(self, root: Path, namespace: str, name: str) -> None:
+        self.root = root
         self.namespace = namespace
         self.name = name
         self.path = root / namespace / name

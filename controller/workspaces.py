@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard
 
 import typer
 
+from controller.failure import CLI_FAILED
 from controller.options import Config, Context, File, Kubeconfig, Name, Namespaced, Output, StateDir, use_kubeconfig
 from controller.output import Format
 
@@ -73,7 +73,7 @@ def submit(
         say(f"{kind}/{body['metadata']['name']} applied{' (dry run)' if dry_run else ''}")
     if watch and not dry_run:
         name = loaded.recipe.name
-        follow_status(lambda: place.read(name), Format.TABLE, watch=True)
+        _ended(follow_status(lambda: place.read(name), Format.TABLE, watch=True))
 
 
 def get(
@@ -102,7 +102,10 @@ def get(
     def read() -> list[dict[str, Any]]:
         return [place.read(name)] if name else place.workspaces(labels, everywhere=everywhere)
 
-    lines = partial(table, wide=output == "wide", placed=everywhere)
+    def lines(found: list[dict[str, Any]]) -> list[str]:
+        spread = len({body["metadata"].get("namespace", "default") for body in found}) > 1
+        return table(found, wide=output == "wide", placed=everywhere or spread)
+
     if watch:
         if output not in ("table", "wide"):
             raise typer.BadParameter("--watch goes with -o table and -o wide.")
@@ -144,7 +147,12 @@ def status(
     from controller.following import follow_status
 
     place = _place(namespace, state_dir, cluster, context, kubeconfig)
-    follow_status(lambda: place.read(name), output, watch=watch)
+    _ended(follow_status(lambda: place.read(name), output, watch=watch))
+
+
+def _ended(failed: bool) -> None:
+    if failed:
+        raise typer.Exit(CLI_FAILED)
 
 
 def why(

@@ -1,11 +1,21 @@
-"""Names of Workflows: of a run, a schedule, and of what gives nodes back.  Within what Kubernetes and Argo take."""
+"""Names of Workflows: of a run, a schedule, and of what gives nodes back; and of the accounts that their pods are.
+
+Within what Kubernetes and Argo take.
+"""
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 from presets.recipe import Recipe
 
 CRON_NAME_MAX = 52
+STEP_ACCOUNT = "kaiflow-step"  # may report its results to Argo, and nothing else
+INFRASTRUCTURE_ACCOUNT = "kaiflow-infrastructure"  # makes and removes nodes, Deployments, Services
 CLEANUP = "-cleanup"
+CLEANUP_LABEL = "kaiflow.dev/cleanup"  # on what gives nodes back, and on what Argo's UI makes of it: of which end
+# What stops a Workflow: Argo before 4.1.3 does not look at it where one is suspended (argo-workflows 17041).
+STOP: dict[str, Any] = {"spec": {"shutdown": "Stop", "suspend": None}}
 
 
 def run_name(recipe: Recipe) -> str:
@@ -27,6 +37,16 @@ def cleanup_name(workspace: str, uid: str) -> str:
 def release_name(run: str) -> str:
     """Return the name of the Workflow that gives back the node of a run that could not do it itself."""
     return f"{_cut(run, 63 - len(CLEANUP))}{CLEANUP}"
+
+
+def end_label(ended: str) -> str:
+    """Return when a run ended as the value of a label."""
+    return ended.replace(":", "")
+
+
+def is_cleanup(metadata: Mapping[str, Any]) -> bool:
+    """Whether a Workflow gives nodes back and is no run; resubmitted in Argo's UI it has another name."""
+    return CLEANUP_LABEL in (metadata.get("labels") or {}) or str(metadata["name"]).endswith(CLEANUP)
 
 
 def _cut(name: str, letters: int) -> str:

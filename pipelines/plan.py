@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.names import run_name
+from pipelines.names import STEP_ACCOUNT, run_name
 from pipelines.volumes import INPUT_VOLUME, MOUNTS, OUTPUT_VOLUME, WEIGHTS_VOLUME
 from presets.catalogue import find_model
 from presets.gpus import skus
@@ -61,6 +61,7 @@ class Images:
     tune: str = "ghcr.io/kaiflow/tune:0.1.0"
     serve: str = "ghcr.io/kaiflow/serve:0.1.0"
     pull_secrets: tuple[str, ...] = ()  # where they are not public
+    pull_policy: str | None = None  # None: Kubernetes' own
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,8 @@ def serving_place(plan: Plan) -> ServingPlace:
     mounts = [Mount(n, s, str(MOUNTS[n])) for n, s in user_volumes(plan).items() if n != INPUT_VOLUME]
     return ServingPlace(
         image=images.serve,
+        account=STEP_ACCOUNT,
+        pull_policy=images.pull_policy,
         gpus=1 if on_gpu else 0,
         node_labels=node_labels(plan.node) if on_gpu else {},
         on_own_node=on_gpu and plan.node.placement.provisioner != "byo",

@@ -19,6 +19,7 @@ from hera.workflows import (
 )
 from hera.workflows import models as m
 
+from pipelines.names import INFRASTRUCTURE_ACCOUNT
 from pipelines.plan import Plan, PlannedStep, node_labels, request_json, user_volumes
 from pipelines.volumes import INPUT_VOLUME, MOUNTS, OUTPUT_VOLUME, WEIGHTS_VOLUME
 from presets.node_request import NodeRequest
@@ -57,8 +58,6 @@ STORE_STEPS: tuple[Verb, ...] = ("fetch", "weights", "tune", "push", "deploy")  
 READERS: dict[str, tuple[Verb, ...]] = {INPUT_VOLUME: ("fetch",), WEIGHTS_VOLUME: ("tune", "deploy")}
 
 
-STEP_ACCOUNT = "kaiflow-step"  # may report its results to Argo, and nothing else
-INFRASTRUCTURE_ACCOUNT = "kaiflow-infrastructure"  # makes and removes nodes, Deployments, Services
 INFRASTRUCTURE: tuple[Verb, ...] = ("provision", "deploy", "release")
 
 
@@ -78,6 +77,7 @@ def template(plan: Plan, step: PlannedStep) -> Container:
             for name in OUTPUTS[step.verb]
         ],
         image=images.tune if step.on_gpu else images.step,
+        image_pull_policy=images.pull_policy,
         service_account_name=INFRASTRUCTURE_ACCOUNT if step.verb in INFRASTRUCTURE else None,
         automount_service_account_token=step.verb in INFRASTRUCTURE,
         command=["python", "-m", "steps.main"],
@@ -133,7 +133,8 @@ def _environment(plan: Plan, step: PlannedStep) -> list[Env | SecretEnv]:
 
 def _resources(plan: Plan, step: PlannedStep) -> Resources:
     if step.on_gpu:
-        return Resources(cpu_request=4, memory_request="16Gi", gpus=plan.node.gpus)
+        # What the smallest GPU machines have room for, beside what the cluster itself runs there: 4 CPUs, 16 GiB.
+        return Resources(cpu_request=2, memory_request="8Gi", gpus=plan.node.gpus)
     return Resources(cpu_request="500m", memory_request="1Gi")
 
 

@@ -11,9 +11,9 @@ from hera.workflows import DAG, CronWorkflow, Parameter, Task, Workflow
 from hera.workflows import models as m
 from pydantic import ValidationError
 
-from pipelines.names import CRON_NAME_MAX, cleanup_name, cron_name, release_name
+from pipelines.names import CLEANUP_LABEL, CRON_NAME_MAX, STEP_ACCOUNT, cleanup_name, cron_name, release_name
 from pipelines.plan import Plan, PlannedStep, image_pull_secrets, user_volumes
-from pipelines.templates import STEP_ACCOUNT, template
+from pipelines.templates import template
 from presets.errors import ConfigError, FieldError, InvalidInput
 from steps.contract import MANAGED_BY, NAMESPACE_LABEL, PROVISIONER_LABEL, UID_LABEL, WORKSPACE_LABEL
 
@@ -63,6 +63,7 @@ def compile_cleanup(plan: Plan, run: str = "") -> dict[str, Any]:
     with _shell(Workflow, plan, name=name) as workflow:
         template(plan, plan.last)
     body = checked(workflow.to_dict())
+    body["metadata"]["labels"][CLEANUP_LABEL] = ""
     body["spec"]["entrypoint"] = plan.last.verb
     del body["spec"]["onExit"]
     if not run:  # that of one run waits for the next one to end, or that one for it

@@ -9,6 +9,7 @@ from typing import Any
 
 PREFIX = "kaiflow.dev/"
 MANAGED = f"{PREFIX}managed"  # whose a Workspace is; no part of what it asks for
+LONGEST_LIST = 16
 _UNITS = {"": 1, "k": 10**3, "Ki": 2**10, "M": 10**6, "Mi": 2**20, "G": 10**9, "Gi": 2**30, "T": 10**12, "Ti": 2**40}
 
 
@@ -34,9 +35,9 @@ def _near(text: str) -> str:
 
 
 def _list(text: str) -> tuple[str, ...]:
-    values = tuple(part.strip() for part in text.split(","))
-    if not all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", value) for value in values):
-        raise ValueError("names with commas between them")
+    values = tuple(part.strip() for part in text.split(",", LONGEST_LIST))
+    if len(values) > LONGEST_LIST or not all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", value) for value in values):
+        raise ValueError(f"names with commas between them, {LONGEST_LIST} at most")
     return values
 
 

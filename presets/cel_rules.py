@@ -171,6 +171,12 @@ RULES: tuple[CelRule, ...] = (
         "gate: enforce needs held-out rows, and split is 0.",
     ),
     CelRule(
+        "tuning.deploy",
+        "!has(self.runtime) || self.runtime != 'vllm'",
+        "runtime",
+        "This version serves by transformers, on a GPU too: set runtime to auto.",
+    ),
+    CelRule(
         "inference",
         "has(self.preset) != has(self.template)",
         "",

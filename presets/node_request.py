@@ -18,6 +18,7 @@ from presets.recipe import NodeRecipe, Recipe
 DISK_GIB = 100  # image, packages, rows, checkpoints
 UNKNOWN_MODEL_DISK_GIB = 512
 ROUNDED_GIB = 16
+MOST_ATTEMPTS = 64
 KAITOS = ("karpenter", "azure")  # KAITO's gpu-provisioner
 
 
@@ -79,7 +80,8 @@ def node_request(
     """Return what to ask for; without attempts where no machine is named and none of ``table`` is known to fit.
 
     Raises:
-        ConfigError: a machine that is to be tried next has fewer GPUs than the first, or the training does not fit it.
+        ConfigError: a machine that is to be tried next has fewer GPUs than the first, or the training does not fit it;
+            there is too much to try.
     """
     node = recipe.node
     named = _machines(recipe, model, placement, table)
@@ -97,6 +99,12 @@ def node_request(
         attempts: tuple[NodeAttempt, ...] = (NodeAttempt(named[0][0] if named else ""),)
     else:
         attempts = tuple(attempt for name, _ in named for attempt in _ways(name, node, placement))
+        if len(attempts) > MOST_ATTEMPTS:  # each of which may take a quarter of an hour
+            raise ConfigError(
+                "TooManyAttempts",
+                f"{len(attempts)} ways to get a node are asked for, and {MOST_ATTEMPTS} are tried at most.",
+                fix="Name fewer machines in kaiflow.dev/fallback-instance-types, or fewer zones in kaiflow.dev/zones.",
+            )
     return NodeRequest(placement, attempts, gpus, node.match_labels, node.preferred_nodes, disk_gib(model))
 
 

@@ -24,7 +24,7 @@ from presets.field_rules import (
 from presets.gpus import find_sku, skus
 from presets.names import cron_problem, is_dns_label, is_machine, placeholders
 from presets.rules_inference import check_inference
-from presets.rules_output import check_output
+from presets.rules_output import check_deploy, check_output
 from presets.workspace import DataSource, Preset, Tuning, Workspace
 
 METHODS = ("lora", "qlora")
@@ -193,6 +193,7 @@ def _tuning(tuning: Tuning, around: Surroundings, *, weights_at_hand: bool) -> E
         yield from check_object_name("tuning.config", tuning.config, "a ConfigMap")
     yield from _schedule(tuning)
     yield from _evaluation(tuning)
+    yield from check_deploy(tuning.deploy)
 
 
 def _method(tuning: Tuning) -> Errors:

@@ -1,9 +1,18 @@
-"""Is the place where the adapter goes one that can be written, and is its tag the user's?"""
+"""Is the place where the adapter goes one that can be written, is its tag the user's, and can it be served so?"""
 
 from presets.errors import FieldError
 from presets.field_rules import Errors, check_image, check_object_name, missing
 from presets.names import is_reserved_tag, parse_image
-from presets.workspace import DataDestination
+from presets.workspace import DataDestination, Deploy
+
+
+def check_deploy(deploy: Deploy) -> Errors:
+    """Yield what is wrong with how the result is to be served."""
+    if deploy.runtime == "vllm":
+        yield FieldError(
+            "tuning.deploy.runtime", "RuntimeNotSupported", "This version serves by transformers, on a GPU too.",
+            "Set it to auto, or leave it out.",
+        )  # fmt: skip
 
 
 def check_output(output: DataDestination) -> Errors:

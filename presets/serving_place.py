@@ -28,6 +28,8 @@ class ServingPlace:
     """Where and with what the server runs."""
 
     image: str
+    account: str = ""  # by which the pod signs in to the registry, where an identity is bound to it
+    pull_policy: str | None = None  # of the image; None: Kubernetes' own
     gpus: int = 0  # 0: on a CPU
     node_labels: Mapping[str, str] = field(default_factory=dict)
     on_own_node: bool = False  # on the node that the run has made

@@ -19,6 +19,7 @@ from presets.errors import FieldError, InvalidInput, did_you_mean
 from presets.yaml_text import load_yaml
 
 CONFIG_MAP_KEY = "training_config.yaml"
+LONGEST_CHARACTERS = 64 * 1024
 SECTIONS = (
     "ModelConfig",
     "QuantizationConfig",
@@ -117,6 +118,12 @@ def parse_training_config(text: str, method: str, subject: str) -> TrainingConfi
     Raises:
         InvalidInput: with every section, key and value that cannot be taken.
     """
+    if len(text) > LONGEST_CHARACTERS:  # reading YAML is slow: a second for each such piece
+        error = FieldError(
+            "training_config", "TrainingConfigTooLong", f"It has {len(text)} characters.",
+            f"Write no more than {LONGEST_CHARACTERS}: keys and values.",
+        )  # fmt: skip
+        raise InvalidInput(subject, [error])
     documents = load_yaml(text, subject)
     root = documents[0] if documents else {}
     config = root.get("training_config") if isinstance(root, dict) else None

@@ -164,7 +164,7 @@ class Deploy(Block):
     replicas: Annotated[int, Field(ge=1)] = 1
     """How many servers."""
     runtime: Literal["auto", "vllm", "transformers"] = "auto"
-    """auto: vllm on a GPU, transformers on a CPU."""
+    """auto: on the node that has trained, its GPU too; transformers: on a CPU; vllm: not yet."""
 
 
 class Tuning(Block):

@@ -9,12 +9,15 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from yaml import YAMLError
+
 from presets.errors import LATER, ConfigError, KaiflowError, NotPermittedError, TryAgainError
 from steps.backoff import ATTEMPTS, PASSING, pause
 
 MANAGER = "kaiflow"
 LONGEST_WAIT_SECONDS = 30.0
-TIMEOUT_SECONDS = (10, 60)
+TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, and for an answer
+FORBIDDEN = (401, 403)
 PAGE = 500
 
 Object = dict[str, Any]
@@ -47,9 +50,10 @@ class Cluster:
                 config.load_kube_config(context=context, client_configuration=configuration)
             else:
                 config.load_config(client_configuration=configuration)
-        except config.ConfigException as error:
+        except (config.ConfigException, YAMLError, OSError) as error:
+            said = str(error).strip().rstrip(".") or type(error).__name__
             raise ConfigError(
-                "ClusterUnknown", "There is no cluster to speak to.", fix="Set KUBECONFIG, or run in a pod."
+                "ClusterUnknown", f"There is no cluster to speak to: {said}.", fix="Set KUBECONFIG, or run in a pod."
             ) from error
         return cls(client.ApiClient(configuration), _namespace(config, context))
 
@@ -72,14 +76,25 @@ class Cluster:
             if not going_on:
                 return found
 
-    def text(self, path: str, query: Mapping[str, str] | None = None) -> str:
-        """Return what is not JSON (a pod's log), empty when it is not to be had now."""
+    def text(self, path: str, query: Mapping[str, str] | None = None) -> str | None:
+        """Return what is not JSON (a pod's log), None when it is not to be had now.
+
+        Raises:
+            NotPermittedError: it never will be.
+        """
         status, said, _ = self._send("GET", path, query or {}, None, "application/json")
-        return said if status < 400 else ""
+        if status in FORBIDDEN:
+            raise _refused("GET", path, status, said)
+        return said if status < 400 else None
 
     def post(self, path: str, body: Object) -> Object:
         """Send the object, and return the answer."""
         return self._ask("POST", path, body=body) or {}
+
+    def ask_once(self, path: str, body: Object, timeout_seconds: float) -> Object:
+        """Send what takes long to answer, and would be done once more if it were sent again."""
+        timeout = (TIMEOUT_SECONDS[0], timeout_seconds)
+        return self._ask("POST", path, body=body, attempts=1, timeout_seconds=timeout) or {}
 
     def apply(self, path: str, body: Object, *, manager: str = MANAGER, dry_run: bool = False) -> Object:
         """Apply the object server-side; ours are the fields that we name."""
@@ -103,10 +118,12 @@ class Cluster:
         kind: str = "application/json",
         *,
         missing_ok: bool = False,
+        attempts: int = ATTEMPTS,
+        timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
     ) -> Object | None:
-        for attempt in range(ATTEMPTS):
-            status, text, retry_after = self._send(method, path, query or {}, body, kind)
-            if status in PASSING and attempt + 1 < ATTEMPTS:
+        for attempt in range(attempts):
+            status, text, retry_after = self._send(method, path, query or {}, body, kind, timeout_seconds)
+            if status in PASSING and attempt + 1 < attempts:
                 pause(attempt, retry_after, LONGEST_WAIT_SECONDS)
                 continue
             if status == 404 and missing_ok:
@@ -117,7 +134,13 @@ class Cluster:
         raise AssertionError("unreachable")
 
     def _send(
-        self, method: str, path: str, query: Mapping[str, Any], body: Object | None, kind: str
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any],
+        body: Object | None,
+        kind: str,
+        timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
     ) -> tuple[int, str, str]:
         """Return (status, body, Retry-After); status 503 where nobody answers."""
         import urllib3
@@ -132,7 +155,7 @@ class Cluster:
                 query_params=list(query.items()),
                 headers=headers,
                 body=body,
-                _request_timeout=TIMEOUT_SECONDS,
+                _request_timeout=timeout_seconds,
             )
         except ApiException as error:
             sent = error.headers or {}
@@ -163,8 +186,9 @@ def _refused(method: str, path: str, status: int, text: str) -> KaiflowError:
     except (ValueError, AttributeError):
         said = text[:200]
     what = f"{method} {path.partition('?')[0]}: {status} {said}".rstrip()
-    if status in (401, 403):
-        return NotPermittedError("ClusterForbidden", what, fix="Bind the step's service account to kaiflow's role.")
+    if status in FORBIDDEN:
+        fix = "Ask for this right; a step's account has it where kaiflow's role is bound to it, which the chart does."
+        return NotPermittedError("ClusterForbidden", what, fix=fix)
     if status in PASSING:
         return TryAgainError("ClusterUnreachable", what, fix=LATER)
     return ConfigError("ObjectRefused", what, fix="Check the versions of the cluster's CRDs, and the values named.")

@@ -24,6 +24,7 @@ from steps.messages import Message
 
 QUEUE_LENGTH = 16
 MAX_NEW_TOKENS = 256
+COLDEST = 0.01  # below it scores divided by the temperature overflow, and the likeliest token is chosen anyway
 TOKEN_CHARACTERS = 64  # hardly a token is longer: a text of so many times the window is not even counted
 
 
@@ -87,6 +88,7 @@ class Generator:
         self._counting, self._count_lock = copy.deepcopy(tokenizer), threading.Lock()  # beside the thread that writes
         self._queue: queue.Queue[tuple[Ask, str, Reply] | None] = queue.Queue(maxsize=QUEUE_LENGTH)
         self._closed = False
+        self._broken = False
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
@@ -94,6 +96,11 @@ class Generator:
     def waiting(self) -> int:
         """Requests in the queue."""
         return self._queue.qsize()
+
+    @property
+    def broken(self) -> bool:
+        """Whether the GPU has failed in a way after which this process can use it no more."""
+        return self._broken
 
     def submit(self, ask: Ask) -> Reply:
         """Queue a request; what can be refused is refused before it waits.
@@ -146,6 +153,7 @@ class Generator:
                 else:
                     self._write(ask, text, reply)
             except Exception as error:  # the caller gets it; the thread must go on
+                self._broken = self._broken or isinstance(error, torch.AcceleratorError)
                 reply.usage.set_exception(error)
             finally:
                 reply.pieces.put(None)
@@ -155,7 +163,7 @@ class Generator:
         inputs = self._tokenizer(text, add_special_tokens=False, return_tensors="pt").to(self._model.device)
         streamer = _QueueStreamer(self._tokenizer, reply, ask.stop)
         sampling: dict[str, Any] = {"do_sample": False}
-        if ask.temperature > 0:
+        if ask.temperature >= COLDEST:
             sampling = {"do_sample": True, "temperature": ask.temperature, "top_p": ask.top_p, "top_k": 0}
         adapter = nullcontext() if ask.use_adapter else self._model.disable_adapter()
         on_cpu = self._model.device.type == "cpu"

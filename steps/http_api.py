@@ -9,6 +9,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from presets.errors import DataError
+from steps.body_limit import BodyLimit
 from steps.generation import Ask, Generator, QueueFullError, Reply, Usage
 
 StopText = Annotated[str, Field(min_length=1)]
@@ -87,11 +89,17 @@ class ServerMetrics:
         gauge = Gauge("kaiflow_requests_waiting", "Requests in the queue", registry=self.registry)
         gauge.set_function(waiting)
 
-    def count(self, model: str, usage: Usage) -> None:
-        """Count one finished request."""
+    def count(self, model: str, ended: "Future[Usage]") -> Usage:
+        """Count one finished request, and return what it cost; one that failed is counted, and fails."""
+        try:
+            usage = ended.result()  # there before the last piece
+        except Exception:
+            self.requests.labels(model, "error").inc()
+            raise
         self.requests.labels(model, usage.finish_reason).inc()
         self.tokens.labels(model).inc(usage.completion_tokens)
         self.seconds.observe(usage.seconds)
+        return usage
 
 
 def build(models: Models, generator: Generator) -> FastAPI:
@@ -103,14 +111,15 @@ def build(models: Models, generator: Generator) -> FastAPI:
         await run_in_threadpool(generator.close)
 
     app = FastAPI(title="kaiflow", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(BodyLimit)
     metrics = ServerMetrics(lambda: generator.waiting)
-    _add_status_routes(app, models, metrics)
+    _add_status_routes(app, models, generator, metrics)
     _add_chat(app, models, generator, metrics)
     _add_completions(app, models, generator, metrics)
     return app
 
 
-def _add_status_routes(app: FastAPI, models: Models, metrics: ServerMetrics) -> None:
+def _add_status_routes(app: FastAPI, models: Models, generator: Generator, metrics: ServerMetrics) -> None:
     started = int(time.time())
 
     @app.get("/")
@@ -119,6 +128,8 @@ def _add_status_routes(app: FastAPI, models: Models, metrics: ServerMetrics) -> 
 
     @app.get("/health")
     def health() -> dict[str, str]:
+        if generator.broken:  # a new process is needed: the probe sees to it
+            raise HTTPException(503, "The GPU has failed.")
         return {"status": "Healthy"}
 
     @app.get("/metrics")
@@ -190,8 +201,7 @@ async def _whole(reply: Reply, request: Request, name: str, metrics: ServerMetri
         await asyncio.wait([task], timeout=0.25)
         if not task.done() and await request.is_disconnected():
             reply.cancel()
-    usage = reply.usage.result()  # there before the last piece
-    metrics.count(name, usage)
+    usage = metrics.count(name, reply.usage)
     return task.result().strip(), usage
 
 
@@ -206,8 +216,7 @@ async def _events(reply: Reply, head: dict[str, Any], name: str, metrics: Server
         yield event({"role": "assistant", "content": ""}, None)
         async for piece in iterate_in_threadpool(iter(reply)):
             yield event({"content": piece}, None)
-        usage = reply.usage.result()  # there before the last piece
-        metrics.count(name, usage)
+        usage = metrics.count(name, reply.usage)
         yield event({}, usage.finish_reason)
         yield "data: [DONE]\n\n"
     finally:

@@ -18,6 +18,8 @@ from presets.recipe import ModelRecipe, QuantizationRecipe
 from steps import logs
 from steps.machine import thread_environment
 
+BACKLOG = 128
+
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
@@ -70,6 +72,7 @@ def serve(config: ServeConfig, listener: socket.socket, announce: Path) -> None:
     generator = Generator(model, tokenizer, compute_dtype(config.quantization.compute_dtype))
     app = build(Models(base=config.model.preset, adapter=config.name), generator)
     port = listener.getsockname()[1]
+    listener.listen(BACKLOG)  # before it is told of: whoever comes now waits, and is not refused
     logs.event("listening", host=config.host, port=port, adapter=config.name, base=config.model.preset)
     part = announce.with_suffix(".part")
     part.write_text(json.dumps({"pid": os.getpid(), "port": port}))

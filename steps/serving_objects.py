@@ -91,6 +91,7 @@ def _metadata(workspace: WorkspaceRef) -> Object:
 def _pod(served: Served, place: ServingPlace, run: str) -> Object:
     labels = {**place.node_labels, **({RUN_LABEL: run} if place.on_own_node else {})}
     return {
+        **({"serviceAccountName": place.account} if place.account else {}),
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": {
@@ -149,6 +150,7 @@ def _server(place: ServingPlace) -> Object:
 def _container(place: ServingPlace) -> Object:
     return {
         "image": place.image,
+        **({"imagePullPolicy": place.pull_policy} if place.pull_policy else {}),
         "securityContext": {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True,
             "capabilities": {"drop": ["ALL"]},

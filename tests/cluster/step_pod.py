@@ -85,7 +85,7 @@ def run(body: dict[str, Any], workdir: Path, verb: str) -> int:
     if code:
         Path(os.environ["KAIFLOW_TERMINATION_LOG"]).write_text(message)
     else:
-        packed = base64.b64decode(cluster.text(f"{path}/log", {"container": "wait"}))
+        packed = base64.b64decode(cluster.text(f"{path}/log", {"container": "wait"}) or "")
         with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
             tar.extractall(workdir / verb, filter="data")
     return code
@@ -96,7 +96,7 @@ def _follow(cluster: Cluster, path: str) -> tuple[int, str]:
     passed = 0
     while True:
         status = (cluster.get(path) or {"status": {"phase": "Failed", "reason": "PodDeleted"}})["status"]
-        log = cluster.text(f"{path}/log", {"container": "main"})
+        log = cluster.text(f"{path}/log", {"container": "main"}) or ""
         sys.stdout.write(log[passed:])
         sys.stdout.flush()
         passed = len(log)

@@ -14,9 +14,8 @@ from hera.workflows import models as m
 from controller.compiling import GENERATION_LABEL, compiled, compiled_cleanup
 from controller.loading import load_one
 from pipelines.expressions import tasks_in
-from pipelines.names import release_name
+from pipelines.names import INFRASTRUCTURE_ACCOUNT, STEP_ACCOUNT, release_name
 from pipelines.plan import Images, Placement, plan
-from pipelines.templates import INFRASTRUCTURE_ACCOUNT, STEP_ACCOUNT
 from pipelines.workflow import compile_cron, compile_workflow
 from presets.errors import KaiflowError
 from presets.node_request import AksCluster, NodePlacement

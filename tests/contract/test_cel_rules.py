@@ -65,6 +65,7 @@ REFUSED = [
     ({"tuning.output.imagePushSecret": ...}, "tuning.output.imagePushSecret"),
     ({"tuning.output.imagePushSecret": "Not_A_Name"}, "tuning.output.imagePushSecret"),
     ({"tuning.evaluation": {"gate": "enforce", "split": 0.0}}, "tuning.evaluation.split"),
+    ({"tuning.deploy": {"runtime": "vllm"}}, "tuning.deploy.runtime"),
     ({"metadata.name": "1-phi"}, "metadata.name"),
     ({"metadata.name": "a" * 64}, "metadata.name"),
     ({"tuning.preset.name": "org/model/more"}, "tuning.preset.name"),

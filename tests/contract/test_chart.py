@@ -235,3 +235,33 @@ def test_odd_values_come_out_as_they_went_in(text):
     for body in bodies:
         if body["kind"] not in OTHERS:
             assert unknown_fields(body, kind_of(body), body["kind"]) == []
+
+
+def test_agent_pools_without_their_cluster_are_refused_at_the_install_and_not_by_a_pod_that_ends_again_and_again():
+    with pytest.raises(helm_python.HelmError, match=r"nodes\.aks"):
+        rendered({"nodes": {"provisioner": "aks"}})
+
+
+def test_another_table_of_machines_starts_the_controller_anew():
+    def annotations(price):
+        (deployment,) = of_kind(rendered({"nodes": {"machines": {"skus": {"azure": price}}}}), "Deployment")
+        return deployment["spec"]["template"]["metadata"]["annotations"]
+
+    assert annotations({"a": 1}) != annotations({"a": 2})
+    (deployment,) = of_kind(rendered(), "Deployment")
+    assert "annotations" not in deployment["spec"]["template"]["metadata"]
+
+
+def test_workflows_are_made_where_workspaces_are_run_and_nowhere_else():
+    """Who may make Workflows in every namespace may run pods as every account of the cluster."""
+    everywhere = [r for b in of_kind(rendered(), "ClusterRole") for r in b["rules"] if "argoproj.io" in r["apiGroups"]]
+    assert [rule["verbs"] for rule in everywhere] == [["get", "list", "watch"]]
+
+
+def test_the_policy_of_images_reaches_every_pod_that_is_ours():
+    bodies = rendered({"images": {"pullPolicy": "Always", "pullSecrets": ["mirror"]}})
+    (deployment,), (asking,) = of_kind(bodies, "Deployment"), of_kind(bodies, "Pod")
+    (controller,), (asks,) = deployment["spec"]["template"]["spec"]["containers"], asking["spec"]["containers"]
+    assert controller["imagePullPolicy"] == asks["imagePullPolicy"] == "Always"
+    assert "--image-pull-policy=Always" in controller["args"]
+    assert asking["spec"]["imagePullSecrets"] == [{"name": "mirror"}]

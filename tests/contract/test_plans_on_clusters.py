@@ -1,5 +1,7 @@
 """What a cluster would say to a plan is said before: another cloud's machine, spot where none is, no card."""
 
+import json
+
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -155,3 +157,37 @@ def test_the_command_says_when_a_budget_ends_the_training(tmp_path, workspace):
     file.write_text(yaml.safe_dump(workspace))
     shown = CliRunner().invoke(app, ["plan", str(file), "--max-hours", "0.5", "--tokens", "10000000"])
     assert "ends after 0.5 h at the latest" in shown.output
+
+
+def test_more_servers_than_the_node_has_gpus_are_refused_before_anything_is_paid_for(asked, workspace, put, recipe_of):
+    asked()
+    put(workspace, "tuning.deploy", {"replicas": 2})
+    with pytest.raises(ConfigError, match="the node that has trained has 1") as refused:
+        cluster_plan(recipe_of(workspace), Placement(nodes=KAITO))
+    assert refused.value.reason == "TooManyReplicas"
+    put(workspace, "tuning.deploy", {"replicas": 2, "runtime": "transformers"})
+    assert cluster_plan(recipe_of(workspace), Placement(nodes=KAITO))
+    put(workspace, "tuning.deploy", {"replicas": 2})
+    put(workspace, "resource.instanceType", "Standard_NC48ads_A100_v4")
+    assert cluster_plan(recipe_of(workspace), Placement(nodes=KAITO)).node.gpus == 2
+
+
+@pytest.mark.parametrize("place", ["input", "output"])
+def test_a_folder_of_a_node_is_no_volume_of_a_clusters(asked, workspace, put, recipe_of, place):
+    """Who may write Workspaces, and no pods, would read what lies on nodes."""
+    asked()
+    put(workspace, f"tuning.{place}", {"volumeSource": {"hostPath": {"path": "/"}}})
+    with pytest.raises(ConfigError, match=rf"tuning\.{place}\.volumeSource") as refused:
+        cluster_plan(recipe_of(workspace), Placement(nodes=KAITO))
+    assert refused.value.reason == "HostPathRefused"
+
+
+def test_the_budget_is_counted_by_the_prices_of_the_file_that_is_named(table, tmp_path, workspace, monkeypatch):
+    """The file must be known before the Workspace is read: the rules and the budget ask for its machines."""
+    monkeypatch.setenv(VARIABLE, "set, so that it is again what it was")
+    monkeypatch.delenv(VARIABLE)
+    path = tmp_path / "w.yaml"
+    path.write_text(yaml.safe_dump(workspace))
+    named = ("--gpus", str(table(table_of(usd_per_hour=10.0, region="here", source="ours"))))
+    said = CliRunner().invoke(app, ["plan", str(path), *named, "--max-cost", "5", "-o", "json"])
+    assert json.loads(said.stdout)["budget_seconds"] == 1800

@@ -2,6 +2,8 @@
 
 import json
 import os
+import select
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -9,6 +11,9 @@ import pytest
 import yaml
 
 from controller import main as cli
+from controller.following import follow_status
+from controller.output import Format
+from controller.report import _place
 from controller.state import StateFolder
 
 
@@ -330,3 +335,73 @@ def test_presets_are_listed(kaiflow):
 
 def test_the_version_is_printed(kaiflow):
     assert kaiflow("--version")[1].startswith("kaiflow ")
+
+
+def told(state, generation, observed, **conditions):
+    listed = [{"type": k, "status": v, "observedGeneration": observed} for k, v in conditions.items()]
+    return {"metadata": {"name": "w", "generation": generation}, "status": {"state": state, "conditions": listed}}
+
+
+@pytest.mark.parametrize(
+    ("answers", "failed"),
+    [
+        ([told("Ready", 2, 1, Finished="True"), told("Failed", 2, 2, Finished="True")], True),
+        ([told("Ready", 2, 1, Finished="True"), told("Ready", 2, 2, Finished="True")], False),
+        ([told("Ready", 2, 1, Finished="True"), told("Ready", 2, 2, Planned="False")], True),  # it will never run
+        ([told("Pending", 1, 1, Finished="False"), {"metadata": {"name": "w"}, "status": {
+            "state": "Ready", "conditions": [{"type": "Finished", "status": "True"}]}}], False),
+    ],
+)  # fmt: skip
+def test_what_is_followed_is_the_run_of_what_was_asked_for_last(monkeypatch, capsys, answers, failed):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    seen = iter(answers)
+    assert follow_status(lambda: next(seen), Format.JSON, watch=True) is failed
+    assert next(seen, None) is None
+
+
+def run_here(tmp_path, namespace, name="w"):
+    folder = StateFolder(tmp_path / ".kaiflow", namespace, name)
+    folder.path.mkdir(parents=True)
+    body = {"metadata": {"name": name, "namespace": namespace}, "status": {"state": "Failed"}}
+    folder.write(body, {})
+    return folder
+
+
+def test_the_only_workspace_of_a_name_is_found_in_whatever_namespace_it_is(kaiflow, tmp_path):
+    run_here(tmp_path, "team")
+    assert kaiflow("status", "w")[0] == 0
+    assert "NAMESPACE" not in kaiflow("get")[1]
+    run_here(tmp_path, "other")
+    code, _, said = kaiflow("status", "w")
+    assert (code, "no Workspace 'w'" in said) == (4, True)
+    assert kaiflow("status", "w", "-n", "other")[0] == 0
+    assert kaiflow("get")[1].startswith("NAMESPACE")
+    run_here(tmp_path, "default")
+    assert kaiflow("status", "w")[0] == 0
+
+
+def test_a_command_that_is_printed_finds_what_it_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("KAIFLOW_STATE", str(tmp_path))
+    assert _place(StateFolder(tmp_path / ".kaiflow", "default", "w")) == ""
+    assert _place(StateFolder(tmp_path / "x" / ".kaiflow", "team", "w")) == f" -n team --state-dir {tmp_path / 'x'}"
+
+
+def test_a_kubeconfig_that_cannot_be_read_is_told_in_words(kaiflow, tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("{")
+    code, _, said = kaiflow("get", "--kubeconfig", bad)
+    assert (code, "There is no cluster to speak to: " in said) == (3, True)
+
+
+def test_what_is_followed_through_a_pipe_comes_line_by_line(tmp_path):
+    """Python holds back eight KiB of what goes into a pipe."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    script = (
+        "import sys, time; from controller import main, output; "
+        "main.app = lambda: (output.write('first'), time.sleep(60)); main.main()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        reads, _, _ = select.select([process.stdout], [], [], 30)
+        process.kill()
+        assert reads

@@ -8,6 +8,7 @@ import pytest
 
 from controller import actions
 from controller.cluster_operator import Operator, Settings, is_of_another
+from controller.events import Told
 from controller.kube_api import ApiError
 from controller.operator_metrics import OperatorMetrics
 from pipelines.plan import Placement
@@ -70,3 +71,17 @@ def test_a_workflow_that_the_api_server_refuses_is_told_and_the_status_written(s
         asyncio.run(operator._do(("n", "w"), seen, None, todo))  # type: ignore[arg-type]
     kinds = [type(action).__name__ for action in performer.did]
     assert kinds == (["CreateRun", "Tell", "WriteStatus"] if told else ["CreateRun"])
+
+
+def test_what_was_refused_is_not_told_as_done_and_a_node_that_is_held_keeps_its_run():
+    """A status that says that the run is gone would let nobody give its node back any more."""
+    operator = Operator(SimpleNamespace(), Settings(Placement()), OperatorMetrics())  # type: ignore[arg-type]
+    operator._performer = performer = Refusing(actions.ReleaseRun, 403)  # type: ignore[assignment]
+    body = {"metadata": {"namespace": "n", "name": "w", "generation": 1, "annotations": {}}}
+    given_back = Told("NodeReleased", "its node is given back")
+    todo = [actions.ReleaseRun("w-1"), actions.Tell(given_back), actions.WriteStatus({"state": "Failed"})]
+    with pytest.raises(ApiError):
+        asyncio.run(operator._do(("n", "w"), SimpleNamespace(workspace=body, workflows=[], intent=None), None, todo))  # type: ignore[arg-type]
+    told = [action.told.reason for action in performer.did if isinstance(action, actions.Tell)]
+    assert told == ["ReconcileFailed"]
+    assert not any(isinstance(action, actions.WriteStatus) for action in performer.did)

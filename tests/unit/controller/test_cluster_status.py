@@ -349,3 +349,26 @@ def test_a_remedy_is_one_for_the_step_that_needs_it():
     assert "max_length" in tune
     assert "max_length" not in fetch
     assert "max-hours" not in explain("fetch", "Pod was active on the node longer than the specified deadline").fix
+
+
+def test_a_node_that_was_given_costs_nothing():
+    given = run("ws-aaaa", "Succeeded", outputs=GOOD)
+    given["metadata"]["labels"]["kaiflow.dev/provisioner"] = "byo"
+    assert "cost" not in status([given])
+
+
+def test_a_run_that_was_deleted_before_it_began_is_no_success_of_the_one_before():
+    ready = status([FIRST])
+    waiting = run("ws-bbbb", "Pending", started="")
+    waiting["metadata"] |= {"creationTimestamp": "2026-11-25T10:30:00Z", "labels": {"kaiflow.dev/revision": "bbbb"}}
+    waiting["status"].pop("startedAt")
+    found = status([FIRST], status([FIRST, waiting], ready))
+    assert conditions(found)["Finished"] == ("True", "RunDeleted")
+    assert conditions(found)["LastRunSucceeded"] == ("False", "RunDeleted")
+
+
+def test_a_run_that_was_deleted_is_told_as_gone_though_what_is_asked_for_now_is_refused():
+    going = status([run("ws-aaaa", "Running")])
+    found = status([], going, Refusal("ConfigMissing", "There is no ConfigMap."))
+    assert (found["state"], conditions(found)["Finished"]) == ("Failed", ("True", "RunDeleted"))
+    assert conditions(found)["Planned"] == ("False", "ConfigMissing")

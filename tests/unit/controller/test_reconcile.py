@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from controller import actions as r
-from controller.intent import HASH, MARKED, REVISION, Intent, Refusal
-from controller.reconcile import NODE_SECONDS, STOPPING_SECONDS, Observed, reconcile, revision_number
+from controller.intent import HASH, MARKED, NOT_SERVED, REVISION, Intent, Refusal
+from controller.reconcile import NODE_SECONDS, STOPPING_SECONDS, Observed, reconcile
+from controller.revisions import revision_number
 from controller.runs import CRON_LABEL
+from pipelines.names import CLEANUP_LABEL, end_label
 from pipelines.nodes import node_id
 
 NOW = "2026-11-25T10:00:00Z"
@@ -80,6 +82,26 @@ def test_a_new_workspace_gets_its_run_once():
     assert done(seen()) == [r.CreateRun()]
     assert done(seen(workflows=(run(),))) == [r.Remember("aaaa", 1)]
     assert done(seen(workspace("aaaa"), workflows=(run(),))) == []
+
+
+def test_a_revision_that_serves_nothing_gives_the_servers_node_back_whatever_becomes_of_its_own_run():
+    mute = replace(INTENT, serves=False)
+    good = {"name": "ws-bbbb", "phase": "Succeeded", "revision": "bbbb", "digest": "sha256:1", "finishedAt": NOW}
+    nothing = {"name": "ws-1", "phase": "Succeeded", "reason": "NothingNew", "scheduled": True}
+    status = {"endpoint": "http://ws", "runs": [good, nothing], "workflow": "ws-bbbb"}
+    observed = seen(workspace("bbbb", status=status), intent=mute)
+    assert done(observed) == [r.DeleteServing(), r.ReleaseRun("ws-bbbb", NOW), r.CreateRun()]
+    assert done(replace(observed, makes_nodes=False)) == [r.DeleteServing(), r.CreateRun()]
+
+
+def test_a_word_that_asks_for_a_run_again_counts_though_the_run_between_is_gone():
+    """Its annotation makes no generation: the run of long ago looks like that of today's wish."""
+    old = run(phase="Failed", created="2026-11-24T09:00:00Z")
+    between = {"name": "ws-bbbb", "phase": "Succeeded", "revision": "bbbb", "startedAt": "2026-11-24T10:00:00Z"}
+    status = {"workflow": "ws-bbbb", "state": "Ready", "runs": [between]}
+    assert done(seen(workspace("bbbb", status=status), workflows=(old,))) == [r.DeleteRun("ws-aaaa", "uid-ws-aaaa")]
+    scheduled = {**status, "runs": [{**between, "scheduled": True}]}
+    assert done(seen(workspace("bbbb", status=scheduled), workflows=(old,))) == [r.Remember("aaaa", 5)]
 
 
 def test_a_revision_that_serves_nothing_ends_what_was_served():
@@ -161,20 +183,24 @@ def test_a_run_that_ended_without_its_exit_handler_has_its_node_given_back_once(
     """Argo runs none of a Workflow that is terminated."""
     ended = with_nodes("Failed", **phases)
     observed = seen(workspace("aaaa"), workflows=(ended,))
-    assert done(observed) == ([r.ReleaseRun("ws-aaaa")] if left else [])
-    assert done(replace(observed, releases=release(created=LATER))) == []
+    ended["status"]["finishedAt"] = NOW
+    assert done(observed) == ([r.ReleaseRun("ws-aaaa", NOW)] if left else [])
+    assert done(replace(observed, releases=release(NOW))) == []
     assert done(replace(observed, makes_nodes=False)) == []
     assert done(seen(workspace("aaaa"), workflows=(with_nodes("Running", **phases),))) == []
 
 
-def release(created):
-    return {"ws-aaaa-cleanup": {"metadata": {"name": "ws-aaaa-cleanup", "uid": "r", "creationTimestamp": created}}}
+def release(ended):
+    """Return what gives back the node of a run that ended then, by the clock of the API server long before."""
+    labels = {CLEANUP_LABEL: end_label(ended)}
+    metadata = {"name": "ws-aaaa-cleanup", "uid": "r", "creationTimestamp": "2026-11-25T01:00:00Z", "labels": labels}
+    return {"ws-aaaa-cleanup": {"metadata": metadata}}
 
 
 def test_a_release_of_an_earlier_end_of_that_name_makes_room():
     ended = with_nodes("Failed", provision="Succeeded")
     ended["status"]["finishedAt"] = NOW
-    observed = seen(workspace("aaaa"), workflows=(ended,), releases=release(created="2026-11-24T10:00:00Z"))
+    observed = seen(workspace("aaaa"), workflows=(ended,), releases=release("2026-11-24T10:00:00Z"))
     assert done(observed) == [r.DeleteRun("ws-aaaa-cleanup", "r")]
 
 
@@ -193,8 +219,8 @@ def test_a_run_that_was_deleted_has_its_node_given_back():
 LOST = ("Error", "pod deleted", "2026-11-25T09:10:00Z")
 
 
-def waiting(since):
-    return ("Pending", "Unschedulable: 0/3 nodes are available", since)
+def waiting(since, why=""):
+    return ("Pending", f"Unschedulable: 0/3 nodes are available{why}", since)
 
 
 DRAINED = ("Failed", "main: Error (exit code 75): Interrupted: a checkpoint saved.", "2026-11-25T09:10:00Z")
@@ -211,10 +237,20 @@ def test_a_training_whose_node_went_away_is_run_again_on_another(end):
     assert done(replace(observed, makes_nodes=False)) == []
 
 
+def test_a_node_that_went_away_before_the_training_began_is_lost_too():
+    """A spot node, while the weights were still on their way."""
+    nobody = waiting("2026-11-25T09:40:00Z", ": 1 node(s) had untolerated taint {x: }, 2 node(s) didn't match selector")
+    lost = with_nodes(tries=(nobody,), provision="Succeeded")
+    assert done(seen(workspace("aaaa"), workflows=(lost,))) == [r.Remember("", 4), r.StopRun("ws-aaaa")]
+    given = with_nodes(tries=(nobody,), provision="Running")
+    assert done(seen(workspace("aaaa"), workflows=(given,))) == []
+
+
 @pytest.mark.parametrize(
     "tries",
     [
         (waiting("2026-11-25T09:40:00Z"),),  # it has never run: another node would be no better
+        (waiting("2026-11-25T09:40:00Z", ": 1 Insufficient memory, 2 node(s) didn't match Pod's node affinity"),),
         (waiting("2026-11-25T09:10:00Z"), waiting("2026-11-25T09:40:00Z")),
         (LOST, ("Running", "", "2026-11-25T09:40:00Z")),
     ],
@@ -363,3 +399,12 @@ def test_a_schedule_that_argo_refuses_is_told():
     observed = seen(body, intent=SCHEDULED, workflows=(run(),), cron=refused)
     assert "ScheduleRefused" in told(observed)
     assert "ScheduleRefused" not in told(seen(body, intent=SCHEDULED, workflows=(run(),), cron=cron()))
+
+
+def test_a_workspace_goes_though_its_namespace_is_served_no_more():
+    """There nothing may be stopped or made; what goes on goes with the Workspace, and the rest is told."""
+    gone = workspace("aaaa", deleted="2026-11-25T09:00:00Z")
+    observed = seen(gone, workflows=(run(),), cron=cron(), intent=Refusal(NOT_SERVED, "not here"))
+    assert done(observed, "2026-11-25T09:10:00Z") == [r.Again(STOPPING_SECONDS)]
+    assert done(observed, "2026-11-25T09:31:00Z") == [r.DeleteServing(), r.RemoveFinalizer()]
+    assert "NodesMayRemain" in told(observed, "2026-11-25T09:31:00Z")

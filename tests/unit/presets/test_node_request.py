@@ -100,3 +100,16 @@ def test_the_disk_has_room_for_the_weights_twice():
     assert disk_gib(small) == 128
     assert disk_gib(large) > 250
     assert disk_gib(None) == 512
+
+
+def test_more_ways_than_can_be_tried_are_refused(wanted):
+    names = ",".join(f"Standard_Own_v{n}" for n in range(16))
+    with pytest.raises(ConfigError, match="272 ways to get a node are asked for, and 64 are tried at most"):
+        wanted(
+            annotations={"fallback-instance-types": names, "zones": ",".join("123456789abcdefg"[:8]), "spot": "first"}
+        )
+
+
+def test_a_list_has_an_end(wanted):
+    with pytest.raises(ValueError, match="16 at most"):
+        wanted(annotations={"zones": ",".join(map(str, range(17)))})

@@ -107,6 +107,7 @@ ONE_EDIT = [
     ("tuning.evaluation", {"split": 0, "gate": "enforce"}, "tuning.evaluation.split"),
     ("tuning.evaluation", {"split": 1.5}, "tuning.evaluation.split"),
     ("tuning.evaluation", {"gate": "maybe"}, "tuning.evaluation.gate"),
+    ("tuning.deploy", {"runtime": "vllm"}, "tuning.deploy.runtime"),
     ("tuning.deploy", {"replicas": 0}, "tuning.deploy.replicas"),
     ("tuning.deploy", {"runtime": "tgi"}, "tuning.deploy.runtime"),
     ("apiVersion", "kaito.sh/v1", "apiVersion"),

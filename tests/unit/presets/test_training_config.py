@@ -128,3 +128,7 @@ def test_no_key_stands_in_two_kinds():
         kinds = list(known_keys()[section].values())
         names = [key for kind in kinds for key in kind]
         assert len(names) == len(set(names)), section
+
+
+def test_a_text_that_takes_long_to_read_is_refused_unread():
+    assert refused({"ModelConfig": {"x": "y" * 65536}}) == [("training_config", "TrainingConfigTooLong")]

@@ -1,6 +1,7 @@
 """The objects of a served model, and what its pods say when they do not come up."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -122,3 +123,10 @@ PROBLEMS = [
 def test_a_pod_that_does_not_come_up_says_why_and_whether_to_wait(pod, reason, hopeless):
     found = pod_problem(pod)
     assert (found[0].reason if found else None, found[1] if found else False) == (reason, hopeless)
+
+
+def test_the_pod_signs_in_as_the_account_that_it_is_told_and_carries_no_token_of_the_cluster():
+    """An identity for the registry is bound to an account; the namespace's own has none."""
+    spec = made(replace(CPU, account="kaiflow-step", pull_policy="Always"))["Deployment"]["spec"]["template"]["spec"]
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("kaiflow-step", False)
+    assert {c["imagePullPolicy"] for c in (*spec["containers"], *spec["initContainers"])} == {"Always"}
