@@ -26,6 +26,7 @@ def nodes(
     from presets.gpus import skus
     from presets.node_request import NodeRequest
     from steps.cluster import Cluster
+    from steps.node_claims import CLAIMS
     from steps.node_orphans import held_nodes
     from steps.node_provisioner import Clock, given_back
     from steps.node_provisioner import provisioner as maker_of
@@ -34,6 +35,12 @@ def nodes(
         raise ConfigError("OptionMissing", "--delete gives back orphans only.", fix="Add --orphans.")
     use_kubeconfig(kubeconfig)
     cluster = Cluster.connect(context)
+    if provisioner == "karpenter" and cluster.get(CLAIMS.rpartition("/")[0]) is None:
+        raise ConfigError(
+            "KarpenterMissing",
+            "This cluster knows no NodeClaims: Karpenter makes no nodes here.",
+            fix="Name who does: --provisioner aks --aks SUBSCRIPTION/GROUP/CLUSTER.",
+        )
     wanted = NodeRequest(node_placement(provisioner, "azure", aks), (), 1)
     maker = maker_of(wanted, cluster, Clock(), Path.cwd())
     table = skus()

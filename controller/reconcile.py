@@ -284,7 +284,12 @@ def _leaving(seen: Observed, now: str) -> Iterator[Action]:
         yield CreateCleanup(last=True)
     phase = ((seen.cleanup or {}).get("status") or {}).get("phase")
     if took and phase != "Succeeded":
-        yield Tell(Told("NodesMayRemain", f"Nodes of {name} may be left: kaiflow nodes --orphans."))
+        yield Tell(
+            Told(
+                "NodesMayRemain",
+                f"Nodes of {name} may be left: kaiflow nodes --orphans (of AKS: --provisioner aks --aks …).",
+            )
+        )
     yield RemoveFinalizer()
 
 

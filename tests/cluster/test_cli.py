@@ -46,7 +46,7 @@ def test_a_workspace_is_submitted_watched_stopped_explained_and_deleted(place, c
     told = kaiflow("why", "ws", "--cluster")
     assert "ws is Failed" in told
     assert "Stopped" in told
-    assert "fetch" in kaiflow("status", "ws", "--cluster", "-w")
+    assert "fetch" in kaiflow("status", "ws", "--cluster", "-w", code=1)
     kaiflow("delete", "ws", "--cluster")
     until(lambda: place.get() is None, 60)
 

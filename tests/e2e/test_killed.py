@@ -1,11 +1,14 @@
 """Killed without warning in the middle of each step, again and again: the next run goes on, and ends the same."""
 
 import os
+import shutil
 import signal
 import time
 
 import pytest
 
+from steps import fetch
+from steps.base_weights import FILES_TYPE
 from steps.oci_layout import LayoutStore
 from tests.e2e.commands import workspace
 
@@ -54,8 +57,22 @@ def test_a_kill_in_every_step_loses_nothing_that_was_finished(here, tuned):
     assert "reused" in [event["event"] for event in here.events("killed", "tune")]
 
 
+def with_rows_and_weights_of(other, here, name):
+    """Lay what a run has fetched where another looks first, and nothing that it has trained."""
+    wanted = {fetch.ARTIFACT_TYPE, FILES_TYPE}
+    store = here.state(name) / "store"
+    shutil.copytree(other.state("small") / "store", store, copy_function=os.link)  # blobs are never written to again
+    layout = LayoutStore(store)
+    for tag in list(layout.tags()):
+        found = layout.find(tag)
+        if found is None or found.artifact_type not in wanted:
+            layout.untag(tag)
+    assert {found.artifact_type for found in map(layout.find, layout.tags()) if found} == wanted
+
+
 def test_ctrl_c_in_the_training_saves_a_checkpoint_from_which_the_next_run_goes_on(here, tuned):
     path = here.write(workspace("stopped", [NQ], evaluation={"split": 0.01, "gate": "warn"}))
+    with_rows_and_weights_of(tuned, here, "stopped")
     process = here.start("run", path)
     here.wait_for("stopped", "tune", '"packed"')  # the training begins; the progress is told seconds later
     time.sleep(0.5)
@@ -78,6 +95,7 @@ def test_ctrl_c_in_the_training_saves_a_checkpoint_from_which_the_next_run_goes_
 
 def test_a_budget_ends_the_training_in_time_and_a_larger_one_goes_on_to_the_same_end(here, tuned):
     path = here.write(workspace("stopped", [NQ], evaluation={"split": 0.01, "gate": "warn"}))
+    with_rows_and_weights_of(tuned, here, "stopped")
     assert here.kaiflow("run", path, "--max-hours", "0.001").returncode == 0  # is over before the first step ends
     first = here.get("stopped")["status"]
     assert first["state"] == "Ready"

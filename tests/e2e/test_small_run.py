@@ -53,6 +53,13 @@ def test_the_run_says_where_it_answers_and_how_to_ask(tuned):
     assert tuned.first.stdout == ""
 
 
+def test_a_temperature_that_scores_cannot_be_divided_by_is_that_of_the_likeliest_token(endpoint):
+    """On a GPU the infinity that comes of it ends every later request too."""
+    options = {"do_sample": True, "temperature": 1e-40, "max_new_tokens": 2}
+    response = ask(endpoint, "/chat", {"prompt": "hello", "generate_kwargs": options})
+    assert response.status_code == 200
+
+
 def test_chat_answers_as_the_seeds_curl_expects(endpoint):
     response = ask(endpoint, "/chat", {"prompt": "what is the capital of france"})
     assert response.status_code == 200
