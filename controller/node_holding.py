@@ -9,6 +9,7 @@ from typing import Any
 
 from controller.kube_api import Object
 from controller.observed_workflow import is_unreadable
+from pipelines.names import CLEANUP_LABEL
 from pipelines.nodes import Node, node_id
 
 NEVER_BEGAN = ("", "Pending", "Skipped", "Omitted")
@@ -42,6 +43,11 @@ def lost_node_since(run: Object) -> str:
         waits and _node(run, "provision").get("phase") == "Succeeded" and _matches_none(tries[-1])
     )
     return str(tries[-1].get("startedAt", "")) if waits and was_there else ""
+
+
+def made_for(release: Object) -> str | None:
+    """Return which end of its run a cleanup was made for; no clocks are compared, of which each writer has its own."""
+    return (release["metadata"].get("labels") or {}).get(CLEANUP_LABEL)
 
 
 def _finds_no_node(pod: Node) -> bool:

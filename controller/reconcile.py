@@ -36,11 +36,11 @@ from controller.durations import parse
 from controller.events import Told, changes
 from controller.intent import NOT_SERVED, Intent, Refusal, started, was_run
 from controller.kube_api import Object
-from controller.node_holding import asked_for_node, holds_node, lost_node_since
+from controller.node_holding import asked_for_node, holds_node, lost_node_since, made_for
 from controller.observed_workflow import has_ended
 from controller.revisions import revision_number
 from controller.runs import is_scheduled
-from pipelines.names import CLEANUP_LABEL, end_label, release_name
+from pipelines.names import end_label, release_name
 
 STOPPING_SECONDS = 5.0  # until a run that was told to stop is looked at again
 NODE_SECONDS = 900.0  # for an autoscaler to bring a node back
@@ -220,13 +220,8 @@ def _given_back(seen: Observed) -> Iterator[Action]:
         if release is None:
             yield ReleaseRun(name, since)
             yield Tell(Told("NodeReleased", f"{name} ended without its exit handler: its node is given back."))
-        elif _made_for(release) not in (None, end_label(since)):  # another end of that name
+        elif made_for(release) not in (None, end_label(since)):  # another end of that name
             yield DeleteRun(release["metadata"]["name"], release["metadata"]["uid"])
-
-
-def _made_for(release: Object) -> str | None:
-    """Return which end of its run a cleanup was made for; no clocks are compared, of which each writer has its own."""
-    return (release["metadata"].get("labels") or {}).get(CLEANUP_LABEL)
 
 
 def _lost(seen: Observed, now: str) -> Iterator[Action]:
