@@ -98,6 +98,7 @@ class Tell:
     """Tell an Event."""
 
     told: Told
+    done: bool = False  # that the action before was done: not told where it was refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ from controller.actions import Action, Again, ReleaseRun, Tell, WriteStatus
 from controller.compiling import Compiler
 from controller.events import Told
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
+from controller.observed import Observed
 from controller.observed_workflow import pruned
 from controller.observing import FRESH_SECONDS, LOG_SECONDS, Observer, is_telling, must_ask_again, owner_of
 from controller.operator_metrics import OperatorMetrics
 from controller.performing import ARGO, WORKSPACES, Performer, Subject
-from controller.reconcile import Observed, reconcile
+from controller.reconcile import reconcile
 from controller.reflector import Key, Reflector, key_of
 from controller.work_queue import WorkQueue
 from pipelines.plan import Placement
@@ -151,16 +152,17 @@ class Operator:
             waits.append(FRESH_SECONDS * 2)
         memory = self._observer.memory[key]
         failed: KaiflowError | None = None
-        refused: Action | None = None  # the action before, where it could not be done
-        held = False  # a node that is not given back yet: until then the run is not told as gone
+        refused = False  # the action before
+        held = False  # a node of a run that is gone: only the status knows of it until it is given back
+        there = {run["metadata"]["name"] for run in seen.workflows}
         for action in actions:
             if isinstance(action, Again):
                 waits.append(action.seconds)
-            elif isinstance(action, Tell) and refused is not None:
-                continue  # that it was done
+            elif isinstance(action, Tell) and (refused if action.done else held):
+                continue  # it was not done; or what has changed is told when it is written
+            elif isinstance(action, WriteStatus) and held:
+                continue
             elif isinstance(action, WriteStatus):
-                if held:
-                    continue
                 # A CRD that knows fewer fields than we write stores less: that is no reason to write it again.
                 if memory.less_stored == (action.status, seen.workspace.get("status")):
                     continue
@@ -172,8 +174,10 @@ class Operator:
                 memory.less_stored = None if kept == action.status else (action.status, kept)
             else:
                 error = await self._perform(subject, action)
-                refused, failed = action if error else None, error or failed
-                held = held or isinstance(refused, ReleaseRun)
+                refused, failed = error is not None, error or failed
+                held = held or (refused and isinstance(action, ReleaseRun) and action.name not in there)
+                if isinstance(error, ApiError) and error.status in FORBIDDEN:
+                    memory.wish = None  # our rights may have gone, with the namespace: they are looked at again
         if failed is not None:
             raise failed
         return min(waits) if waits else None

@@ -48,7 +48,7 @@ def cluster_status(
     if runs:
         status = _with_run(status, runs[-1], workspace, intent, training, now, attempts)
     else:
-        status = _without_run(workspace, now)
+        status = _without_run(workspace, intent, now)
     status = {**status, "observedGeneration": generation}
     if len(workflows) > 1 or not runs:
         status["runs"] = list(before.get("runs", ()))
@@ -159,13 +159,16 @@ def _kept(before: Status, status: Status, kinds: Sequence[str]) -> list[dict[str
     return [known.get(c["type"], c) for c in status["conditions"]]
 
 
-def _without_run(workspace: Object, now: str) -> Status:
+def _without_run(workspace: Object, intent: Intent | Refusal, now: str) -> Status:
     """Return the status where no Workflow is there: none yet, or Argo or somebody has deleted it."""
     before: Status = workspace.get("status") or {}
     if not before.get("workflow") and not (started(workspace) and before.get("state")):
         return {**before, "state": "Pending"}
     if not went_on(workspace):
-        return before
+        if not (isinstance(intent, Intent) and started(workspace) == intent.revision):
+            return before
+        today = {"observedGeneration": workspace["metadata"]["generation"]}  # what is asked for now has been done
+        return {**before, "conditions": [{**c, **today} for c in before.get("conditions", ())]}
     ended: Condition = ("Finished", "True", "RunDeleted", "the Workflow has been deleted")
     generation = workspace["metadata"]["generation"]
     if before.get("state") not in ("Pending", "Running"):  # an earlier model serves: only its run's steps go

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from typing import TypeVar
@@ -74,7 +75,9 @@ def compiled_cleanup(body: Object, _config_map: Object | None, placement: Placem
     try:
         plan = planned(alone, None, (), placement)
     except KaiflowError:
-        plan = planned({**body, **SMALLEST}, None, (), placement)
+        bare = {key: value for key, value in body["metadata"].items() if key != "annotations"}
+        nodes = replace(placement.nodes, fallback_instance_types=(), zones=(), spot="never")
+        plan = planned({**body, **SMALLEST, "metadata": bare}, None, (), replace(placement, nodes=nodes))
     made = compile_cleanup(plan, run)
     if run:
         made["metadata"]["ownerReferences"] = [owner_reference(body["metadata"]["name"], body["metadata"]["uid"])]

@@ -11,6 +11,7 @@ from controller.workspace_tables import write_status
 from presets.errors import did_you_mean
 
 POLL_SECONDS = 0.5
+REFUSED_SECONDS = 90.0  # a controller looks at ConfigMaps and Secrets once a minute
 
 
 def follow_table(read: Callable[[], list[dict[str, Any]]], lines: Callable[[list[dict[str, Any]]], list[str]]) -> None:
@@ -34,6 +35,7 @@ def follow_table(read: Callable[[], list[dict[str, Any]]], lines: Callable[[list
 def follow_status(read: Callable[[], dict[str, Any]], form: Format, *, watch: bool) -> bool:
     """Print the status; with ``watch`` whenever it changes, until the run has ended; return whether one has failed."""
     shown = None
+    refused_at: float | None = None
     while True:
         workspace = read()
         status = workspace.get("status", {})
@@ -47,21 +49,22 @@ def follow_status(read: Callable[[], dict[str, Any]], form: Format, *, watch: bo
             shown = status
         if not watch:
             return False
-        if has_ended(workspace):
-            return bool(status.get("state") == "Failed" or _refused(workspace))
+        if _of_now(workspace, "Finished", "True"):
+            return bool(status.get("state") == "Failed")
+        now = time.monotonic()
+        refused_at = (now if refused_at is None else refused_at) if _is_refused(workspace) else None
+        if refused_at is not None and now - refused_at >= REFUSED_SECONDS:
+            return True
         time.sleep(POLL_SECONDS)
 
 
-def has_ended(workspace: dict[str, Any]) -> bool:
-    """Return whether the run of what the Workspace says now has ended; one of what it said before does not count."""
-    return _refused(workspace) or _of_now(workspace, "Finished", "True")
-
-
-def _refused(workspace: dict[str, Any]) -> bool:
-    return _of_now(workspace, "Planned", "False")
+def _is_refused(workspace: dict[str, Any]) -> bool:
+    """Whether nothing runs, nor will; what is missing may just have been made, and the controller not have looked."""
+    return _of_now(workspace, "Planned", "False") and condition(workspace, "Finished").get("status") != "False"
 
 
 def _of_now(workspace: dict[str, Any], kind: str, value: str) -> bool:
+    """Whether a condition is told of what the Workspace says now; a run of what it said before does not count."""
     told = condition(workspace, kind)
     generation = workspace["metadata"].get("generation", 0)
     return bool(told.get("status") == value and told.get("observedGeneration", generation) >= generation)

@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.kube_api import Object
 from controller.observed_workflow import is_unreadable
-from pipelines.names import CLEANUP_LABEL
+from pipelines.names import CLEANUP_LABEL, end_label
 from pipelines.nodes import Node, node_id
 
 NEVER_BEGAN = ("", "Pending", "Skipped", "Omitted")
@@ -30,34 +30,50 @@ def asked_for_node(status: Mapping[str, Any]) -> bool:
 
 
 def lost_node_since(run: Object) -> str:
-    """Return since when a training waits for a node that went away, under it or before it began; empty where none does.
+    """Return since when a training waits for a node that was lost under it; empty where none does."""
+    tries = _tries(run)
+    ran = [t for t in tries[:-1] if not _finds_no_node(t)]  # whatever it says of its end: a drain is a SIGTERM
+    return _waiting_since(tries) if ran else ""
 
-    A node that is there and has no room is none that went away.
+
+def unfound_node_since(run: Object) -> str:
+    """Return since when a training that never ran waits, where its node was made and none is there that is meant.
+
+    A node that is there and takes it not (no room, another zone than its volume's) is not one that went away.
     """
+    made = _node(run, "provision").get("phase") == "Succeeded"
+    tries = _tries(run)
+    return _waiting_since(tries) if made and tries and _matches_none(tries[-1].get("message", "")) else ""
+
+
+def is_made_for(release: Object, ended: str) -> bool:
+    """Whether a cleanup was made for this end of its run; no clocks are compared, of which each writer has its own."""
+    label = (release["metadata"].get("labels") or {}).get(CLEANUP_LABEL)
+    if label is None:  # of an earlier kaiflow
+        return bool(release["metadata"]["creationTimestamp"] >= ended)
+    return bool(label == end_label(ended))
+
+
+def _tries(run: Object) -> list[Node]:
     nodes = run["status"].get("nodes") or {}
     children = (nodes.get(key, {}) for key in _node(run, "tune").get("children", ()))
-    tries = [child for child in children if child.get("nodeFlag", {}).get("retried")]
-    ran = [t for t in tries[:-1] if not _finds_no_node(t)]  # whatever it says of its end: a drain is a SIGTERM
-    waits = bool(tries) and tries[-1].get("phase") == "Pending" and _finds_no_node(tries[-1])
-    was_there = bool(ran) or (
-        waits and _node(run, "provision").get("phase") == "Succeeded" and _matches_none(tries[-1])
-    )
-    return str(tries[-1].get("startedAt", "")) if waits and was_there else ""
+    return [child for child in children if child.get("nodeFlag", {}).get("retried")]
 
 
-def made_for(release: Object) -> str | None:
-    """Return which end of its run a cleanup was made for; no clocks are compared, of which each writer has its own."""
-    return (release["metadata"].get("labels") or {}).get(CLEANUP_LABEL)
+def _waiting_since(tries: list[Node]) -> str:
+    waits = tries[-1].get("phase") == "Pending" and _finds_no_node(tries[-1])
+    return str(tries[-1].get("startedAt", "")) if waits else ""
 
 
 def _finds_no_node(pod: Node) -> bool:
     return "Unschedulable" in pod.get("message", "")
 
 
-def _matches_none(pod: Node) -> bool:
-    """Whether no node carries the labels that the pod asks for; the scheduler counts what each node lacks first."""
-    message = pod.get("message", "")
-    return "didn't match" in message and "Insufficient" not in message
+def _matches_none(message: str) -> bool:
+    """Whether no node carries the labels that the pod asks for, by the scheduler's words for each."""
+    words = message.partition("preemption:")[0].partition("are available:")[2].rstrip(". ")
+    reasons = [reason for reason in words.split(", ") if "untolerated taint" not in reason]
+    return bool(reasons) and all("didn't match Pod's node affinity" in reason for reason in reasons)
 
 
 def _node(run: Object, task: str) -> Node:

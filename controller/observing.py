@@ -12,8 +12,8 @@ from controller.attempts import attempts_in
 from controller.cluster_status import shown
 from controller.intent import NOT_SERVED, Intent, Refusal, config_map_name, intent, not_served, offered, secret_names
 from controller.kube_api import FORBIDDEN, Api, ApiError, Object
+from controller.observed import Observed
 from controller.observed_workflow import pod_of
-from controller.reconcile import Observed
 from controller.reflector import Key, Reflector
 from controller.training_log import events_in
 from pipelines.names import cleanup_name, cron_name, is_cleanup

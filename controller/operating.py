@@ -60,6 +60,9 @@ def controller(
     image_pull_secret: Annotated[
         list[str] | None, typer.Option("--image-pull-secret", help="Secret for these images; may be repeated.")
     ] = None,
+    server_account: Annotated[
+        str, typer.Option(help="Account of the servers' pods, where an identity for the registry is bound to it.")
+    ] = "",
     environment: Annotated[
         list[str] | None, typer.Option("--environment", metavar="NAME=VALUE", help="Variable of every pod; repeated.")
     ] = None,
@@ -109,7 +112,14 @@ def controller(
         spot,
     )
     placement = Placement(
-        checked_cache(cache), image_volumes, known_machines(gpus), nodes, pods, _pairs(environment), _pairs(pod_label)
+        checked_cache(cache),
+        image_volumes,
+        known_machines(gpus),
+        nodes,
+        pods,
+        _pairs(environment),
+        _pairs(pod_label),
+        server_account,
     )
     pace = Pace(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5)
     logs.configure({"component": "controller", **({"pod": os.environ["HOSTNAME"]} if "HOSTNAME" in os.environ else {})})

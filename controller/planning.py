@@ -12,7 +12,7 @@ from controller.output import Format, write, write_data, write_table, yaml_text
 from pipelines.plan import Placement, Plan, serves_on_node, user_volumes
 from pipelines.plan import plan as make_plan
 from presets.errors import ConfigError
-from presets.gpus import Sku, skus
+from presets.gpus import Sku, find_sku, skus
 from presets.manifest import without_nulls
 from presets.node_request import of_cloud, require_attempts, require_offered
 from presets.recipe import Origin, Recipe
@@ -172,10 +172,10 @@ def cluster_plan(recipe: Recipe, placement: Placement) -> Plan:
         )
     plan = make_plan(recipe, placement)
     _require_volumes(plan)
-    _require_room(plan)
     _machine(plan)  # refuses what does not fit
     require_attempts(plan.node)
     require_offered(plan.node, skus(placement.machines))
+    _require_room(plan)
     return plan
 
 
@@ -193,6 +193,8 @@ def _require_volumes(plan: Plan) -> None:
 def _require_room(plan: Plan) -> None:
     """Refuse more servers than the node that they go on has GPUs: each takes one."""
     deploy, gpus = plan.recipe.deploy, plan.node.gpus
+    if find_sku(plan.node.attempts[0].instance_type, skus(plan.placement.machines)) is None:
+        return  # how many it has is not known
     if serves_on_node(plan.recipe) and plan.node.placement.provisioner != "byo" and deploy.replicas > gpus:
         raise ConfigError(
             "TooManyReplicas",

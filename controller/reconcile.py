@@ -7,9 +7,7 @@ Workflow that somebody deletes stays deleted, and one of the same revision from 
 Workspace returns to it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from controller.actions import (
     FINALIZER,
@@ -22,7 +20,6 @@ from controller.actions import (
     DeleteCron,
     DeleteRun,
     DeleteServing,
-    ReleaseRun,
     Remember,
     RemoveFinalizer,
     StopRun,
@@ -30,39 +27,20 @@ from controller.actions import (
     Tell,
     WriteStatus,
 )
-from controller.cluster_status import REVISION_LABEL, cluster_status, revision_of, went_on
+from controller.cluster_status import REVISION_LABEL, cluster_status, revision_of
 from controller.compiling import GENERATION_LABEL, OFFER_LABEL
 from controller.durations import parse
 from controller.events import Told, changes
-from controller.intent import NOT_SERVED, Intent, Refusal, started, was_run
+from controller.giving_back import given_back, lost, node_of_server
+from controller.intent import Intent, started, was_run
 from controller.kube_api import Object
-from controller.node_holding import asked_for_node, holds_node, lost_node_since, made_for
+from controller.observed import Observed, is_served
 from controller.observed_workflow import has_ended
 from controller.revisions import revision_number
 from controller.runs import is_scheduled
-from pipelines.names import end_label, release_name
 
 STOPPING_SECONDS = 5.0  # until a run that was told to stop is looked at again
-NODE_SECONDS = 900.0  # for an autoscaler to bring a node back
 PATIENCE_SECONDS = 1800  # of a deletion: then it goes on without what does not answer
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """All that is known of one Workspace."""
-
-    workspace: Object
-    intent: Intent | Refusal
-    workflows: Sequence[Object]  # of this Workspace, oldest first
-    strangers: Sequence[Object]  # of an earlier Workspace of this name
-    cron: Object | None
-    offered: str  # by the cluster and this kaiflow: an upgrade of it or of its values renews the schedule
-    cleanup: Object | None  # the Workflow that gives nodes back when the Workspace goes
-    argo: bool  # whether the cluster knows Workflows
-    makes_nodes: bool  # whether runs make nodes, or are given them
-    training: Mapping[str, Any] | None  # newest training event of the tune step
-    attempts: Mapping[str, Any] | None = None  # what the provision step says of its attempts at a node
-    releases: Mapping[str, Object] = field(default_factory=dict)  # Workflows that give back what single runs have left
 
 
 def reconcile(seen: Observed, now: str) -> list[Action]:
@@ -76,8 +54,8 @@ def reconcile(seen: Observed, now: str) -> list[Action]:
     if isinstance(seen.intent, Intent):
         actions += _run(seen, seen.intent)
         actions += _schedule(seen, seen.intent)
-    actions += _given_back(seen)
-    actions += _lost(seen, now)
+    actions += given_back(seen)
+    actions += lost(seen, now)
     actions += _status(seen, now)
     return actions
 
@@ -104,7 +82,9 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
     if known is None:
         if not intent.serves:
             yield DeleteServing()
-            yield from _node_of_server(seen)
+            if releasing := list(node_of_server(seen)):
+                yield from (*releasing, Again(STOPPING_SECONDS))
+                return
         yield CreateRun()
     elif _is_stale(known, seen, intent):
         yield DeleteRun(intent.run, known["metadata"]["uid"])
@@ -112,22 +92,12 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
         yield Remember(intent.revision, revision_number(seen.workspace, intent.revision))
 
 
-def _node_of_server(seen: Observed) -> Iterator[Action]:
-    """Yield what gives back the node of a server that goes: the next run may end before it would see to it."""
-    status = seen.workspace.get("status") or {}
-    served = [run for run in status.get("runs") or () if run["phase"] == "Succeeded" and run.get("digest")]
-    if seen.makes_nodes and status.get("endpoint") and served:
-        name = served[-1]["name"]
-        if release_name(name) not in seen.releases:
-            yield ReleaseRun(name, str(served[-1].get("finishedAt") or ""))
-
-
 def _stop(others: Sequence[Object], intent: Intent) -> Iterator[Action]:
     for run in others:
         if not run["spec"].get("shutdown"):
             name = run["metadata"]["name"]
             yield StopRun(name)
-            yield Tell(Told("RunStopping", f"{name} is stopped: revision {intent.revision} is asked for."))
+            yield Tell(Told("RunStopping", f"{name} is stopped: revision {intent.revision} is asked for."), done=True)
     yield Again(STOPPING_SECONDS)
 
 
@@ -137,9 +107,10 @@ def _is_stale(known: Object, seen: Observed, intent: Intent) -> bool:
         return True
     began = known["metadata"]["creationTimestamp"]
     later = (run for run in seen.workflows if run["metadata"]["creationTimestamp"] > began)
+    there = {run["metadata"]["name"] for run in seen.workflows}
     removed = (  # by Argo, since
         run for run in (seen.workspace.get("status") or {}).get("runs") or ()
-        if run.get("revision") != intent.revision and not run.get("scheduled")
+        if run.get("revision") != intent.revision and not run.get("scheduled") and run["name"] not in there
     )  # fmt: skip
     return any(not is_scheduled(run) for run in later) or any(str(r.get("startedAt") or "") > began for r in removed)
 
@@ -182,7 +153,7 @@ def _schedule(seen: Observed, intent: Intent) -> Iterator[Action]:
         made_of = (labels.get(REVISION_LABEL), labels.get(OFFER_LABEL), labels.get(GENERATION_LABEL))
         if made_of != (intent.revision, seen.offered, intent.asked):
             yield ApplyCron()
-            yield Tell(Told("ScheduleSet", f"The schedule runs revision {intent.revision}."))
+            yield Tell(Told("ScheduleSet", f"The schedule runs revision {intent.revision}."), done=True)
         elif seen.cron and seen.cron.get("refused"):
             yield Tell(Told("ScheduleRefused", f"Argo does not run the schedule: {seen.cron['refused']['message']}"))
     elif seen.cron is not None:
@@ -196,50 +167,7 @@ def _unschedule(seen: Observed, cron: Object) -> Iterator[Action]:
             yield SuspendCron(cron["metadata"]["name"])
         return
     yield DeleteCron(cron["metadata"]["name"])
-    yield Tell(Told("ScheduleRemoved", "The Workspace has no schedule any more."))
-
-
-def _given_back(seen: Observed) -> Iterator[Action]:
-    """Yield what gives back the nodes of runs that ended without their exit handlers: terminated, or deleted."""
-    if not (seen.argo and seen.makes_nodes):
-        return
-    left = {
-        run["metadata"]["name"]: str(run["status"].get("finishedAt") or "")
-        for run in seen.workflows if has_ended(run) and holds_node(run)
-    }  # fmt: skip
-    status = seen.workspace.get("status") or {}
-    last = status.get("workflow")
-    gone = last and went_on(seen.workspace) and last not in {run["metadata"]["name"] for run in seen.workflows}
-    if gone and asked_for_node(status):
-        began = (str(run.get("startedAt") or "") for run in status.get("runs", ()) if run["name"] == last)
-        left[last] = max(began, default="")
-    if isinstance(seen.intent, Intent) and started(seen.workspace) != seen.intent.revision:
-        left.pop(seen.intent.run, None)  # it is run anew under its name, and goes on with its node
-    for name, since in left.items():
-        release = seen.releases.get(release_name(name))
-        if release is None:
-            yield ReleaseRun(name, since)
-            yield Tell(Told("NodeReleased", f"{name} ended without its exit handler: its node is given back."))
-        elif made_for(release) not in (None, end_label(since)):  # another end of that name
-            yield DeleteRun(release["metadata"]["name"], release["metadata"]["uid"])
-
-
-def _lost(seen: Observed, now: str) -> Iterator[Action]:
-    """Yield what ends a run whose node went away for good: Argo waits for it, and nobody makes it again."""
-    for run in seen.workflows:
-        since = lost_node_since(run) if seen.makes_nodes and not has_ended(run) else ""
-        if not since or run["spec"].get("shutdown"):
-            continue
-        if (parse(now) - parse(since)).total_seconds() < NODE_SECONDS:
-            yield Again(NODE_SECONDS / 5)
-            continue
-        name = run["metadata"]["name"]
-        scheduled = is_scheduled(run)
-        how = "The next run goes" if scheduled else "It is run again, and goes"
-        yield Tell(Told("NodeLost", f"The node of {name} went away. {how} on from the checkpoint."))
-        if not scheduled and started(seen.workspace):
-            yield Remember("", revision_number(seen.workspace, started(seen.workspace)))
-        yield StopRun(name)
+    yield Tell(Told("ScheduleRemoved", "The Workspace has no schedule any more."), done=True)
 
 
 def _status(seen: Observed, now: str) -> Iterator[Action]:
@@ -257,7 +185,7 @@ def _leaving(seen: Observed, now: str) -> Iterator[Action]:
     """Yield what gives back all that was taken, then lets the Workspace go."""
     name = seen.workspace["metadata"]["name"]
     waited = (parse(now) - parse(seen.workspace["metadata"]["deletionTimestamp"])).total_seconds()
-    served = not (isinstance(seen.intent, Refusal) and seen.intent.reason == NOT_SERVED)  # nothing may be done there
+    served = is_served(seen)
     if seen.cron is not None and served:
         yield DeleteCron(seen.cron["metadata"]["name"])
     running = [run for run in seen.workflows if not has_ended(run)]

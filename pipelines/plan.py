@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.names import STEP_ACCOUNT, run_name
+from pipelines.names import run_name
 from pipelines.volumes import INPUT_VOLUME, MOUNTS, OUTPUT_VOLUME, WEIGHTS_VOLUME
 from presets.catalogue import find_model
 from presets.gpus import skus
@@ -75,6 +75,7 @@ class Placement:
     images: Images = Images()
     environment: Mapping[str, str] = field(default_factory=dict)  # of every pod: mirrors, registries without TLS
     pod_labels: Mapping[str, str] = field(default_factory=dict)  # likewise: azure.workload.identity/use: "true"
+    server_account: str = ""  # of the servers' pods, where an identity is bound to it; empty: the namespace's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ def serving_place(plan: Plan) -> ServingPlace:
     mounts = [Mount(n, s, str(MOUNTS[n])) for n, s in user_volumes(plan).items() if n != INPUT_VOLUME]
     return ServingPlace(
         image=images.serve,
-        account=STEP_ACCOUNT,
+        account=plan.placement.server_account,
         pull_policy=images.pull_policy,
         gpus=1 if on_gpu else 0,
         node_labels=node_labels(plan.node) if on_gpu else {},

@@ -158,9 +158,11 @@ class Cluster:
                 _request_timeout=timeout_seconds,
             )
         except ApiException as error:
+            if not error.status:  # TLS: a certificate that is not trusted, say
+                return 503, json.dumps({"message": " ".join(str(error.reason).split())}), ""
             sent = error.headers or {}
             said = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
-            return error.status or 503, said, str(sent.get("Retry-After", ""))
+            return error.status, said, str(sent.get("Retry-After", ""))
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return 503, json.dumps({"message": type(error).__name__}), ""
         return answer.status, (answer.data or b"").decode(), ""

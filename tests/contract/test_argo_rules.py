@@ -6,6 +6,7 @@ accounts, sizes. Hera checks none of it.
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,20 @@ def test_the_cleanup_of_a_workspace_that_is_not_valid_any_more_gives_back_the_sa
         k: v for k, v in before["workspace"].items() if k != "revision"
     }
     assert asked["recipe"]["node"]["placement"] == before["recipe"]["node"]["placement"]
+
+
+def test_nodes_are_given_back_though_there_is_too_much_to_try_for_new_ones(example):
+    body, config = stored(example)
+    aks, others = AksCluster("s", "g", "c"), tuple("abcdefghij")
+    much = Placement(nodes=NodePlacement("aks", aks=aks, fallback_instance_types=others, zones=("1", "2", "3", "4")))
+    more = Placement(nodes=replace(much.nodes, spot="first"))
+    body["metadata"].setdefault("annotations", {}).pop("kaiflow.dev/fallback-instance-types", None)
+    with pytest.raises(KaiflowError, match="88 ways"):
+        compiled(body, config, more)
+    assert compiled_cleanup(body, config, more)["spec"]["entrypoint"] == "release"
+    zones = {"kaiflow.dev/zones": ",".join(map(str, range(17)))}
+    listed = {**body, "metadata": {**body["metadata"], "annotations": zones}}
+    assert compiled_cleanup(listed, config, KARPENTER)["spec"]["entrypoint"] == "release"
 
 
 def test_kueues_queue_passes_through_to_the_pod_that_trains(example):

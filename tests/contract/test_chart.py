@@ -265,3 +265,14 @@ def test_the_policy_of_images_reaches_every_pod_that_is_ours():
     assert controller["imagePullPolicy"] == asks["imagePullPolicy"] == "Always"
     assert "--image-pull-policy=Always" in controller["args"]
     assert asking["spec"]["imagePullSecrets"] == [{"name": "mirror"}]
+
+
+def test_servers_are_of_the_account_to_which_an_identity_is_bound_and_of_the_namespaces_own_otherwise():
+    """An account that the chart has made goes with it: servers that need none of its identity go on."""
+
+    def arguments(values):
+        (deployment,) = of_kind(rendered(values), "Deployment")
+        return deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+
+    assert "--server-account=kaiflow-step" in arguments({"stepAccount": {"annotations": {"identity/client": "c"}}})
+    assert not [a for a in arguments({}) if a.startswith("--server-account")]

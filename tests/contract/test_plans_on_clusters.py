@@ -170,6 +170,8 @@ def test_more_servers_than_the_node_has_gpus_are_refused_before_anything_is_paid
     put(workspace, "tuning.deploy", {"replicas": 2})
     put(workspace, "resource.instanceType", "Standard_NC48ads_A100_v4")
     assert cluster_plan(recipe_of(workspace), Placement(nodes=KAITO)).node.gpus == 2
+    put(workspace, "resource.instanceType", "Standard_New_v9")  # which may have any number
+    assert cluster_plan(recipe_of(workspace), Placement(nodes=KAITO))
 
 
 @pytest.mark.parametrize("place", ["input", "output"])

@@ -110,7 +110,8 @@ def test_a_stream_gives_the_same_text_in_pieces(endpoint):
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stop": ""}, 422),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stop": [""]}, 422),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a word " * 5000}], "stream": True}, 400),
-        ("/chat", {"prompt": "x" * 10_000_000}, 400),
+        ("/chat", {"prompt": "x" * 4_000_000}, 400),
+        ("/chat", {"prompt": "x" * 10_000_000}, 413),
     ],
 )
 def test_what_the_server_cannot_do_it_refuses(endpoint, path, body, status):

@@ -347,14 +347,18 @@ def told(state, generation, observed, **conditions):
     [
         ([told("Ready", 2, 1, Finished="True"), told("Failed", 2, 2, Finished="True")], True),
         ([told("Ready", 2, 1, Finished="True"), told("Ready", 2, 2, Finished="True")], False),
-        ([told("Ready", 2, 1, Finished="True"), told("Ready", 2, 2, Planned="False")], True),  # it will never run
+        ([told("Ready", 2, 1, Finished="True"), *[told("Ready", 2, 2, Planned="False")] * 4], True),  # it never runs
+        ([*[told("Pending", 1, 1, Planned="False")] * 3, told("Ready", 1, 1, Finished="True")], False),  # it was mended
+        ([*[told("Running", 1, 1, Planned="False", Finished="False")] * 9, told("Ready", 1, 1, Finished="True")],
+         False),
         ([told("Pending", 1, 1, Finished="False"), {"metadata": {"name": "w"}, "status": {
             "state": "Ready", "conditions": [{"type": "Finished", "status": "True"}]}}], False),
     ],
 )  # fmt: skip
 def test_what_is_followed_is_the_run_of_what_was_asked_for_last(monkeypatch, capsys, answers, failed):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    seen = iter(answers)
+    seen, clock = iter(answers), iter(range(0, 1000, 30))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
     assert follow_status(lambda: next(seen), Format.JSON, watch=True) is failed
     assert next(seen, None) is None
 
@@ -403,5 +407,6 @@ def test_what_is_followed_through_a_pipe_comes_line_by_line(tmp_path):
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         reads, _, _ = select.select([process.stdout], [], [], 30)
-        process.kill()
         assert reads
+        assert os.read(process.stdout.fileno(), 6) == b"first\n"
+        process.kill()

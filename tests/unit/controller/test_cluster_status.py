@@ -372,3 +372,13 @@ def test_a_run_that_was_deleted_is_told_as_gone_though_what_is_asked_for_now_is_
     found = status([], going, Refusal("ConfigMissing", "There is no ConfigMap."))
     assert (found["state"], conditions(found)["Finished"]) == ("Failed", ("True", "RunDeleted"))
     assert conditions(found)["Planned"] == ("False", "ConfigMissing")
+
+
+def test_what_has_been_done_already_is_told_of_todays_generation_though_its_workflow_is_gone():
+    """Kubectl wait, and whoever follows, ask for today's: a change of the schedule alone runs nothing."""
+    ready = status([FIRST])
+    body = workspace(ready)
+    body["metadata"] |= {"generation": 3, "annotations": {HASH: INTENT.revision}}
+    found = cluster_status(body, INTENT, [], None, NOW)
+    assert {c["observedGeneration"] for c in found["conditions"]} == {3}
+    assert cluster_status({**body, "status": found}, INTENT, [], None, NOW) == found

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from controller import actions as r
+from controller.giving_back import NODE_SECONDS
 from controller.intent import HASH, MARKED, NOT_SERVED, REVISION, Intent, Refusal
-from controller.reconcile import NODE_SECONDS, STOPPING_SECONDS, Observed, reconcile
+from controller.observed import Observed
+from controller.reconcile import STOPPING_SECONDS, reconcile
 from controller.revisions import revision_number
 from controller.runs import CRON_LABEL
 from pipelines.names import CLEANUP_LABEL, end_label
@@ -90,8 +92,13 @@ def test_a_revision_that_serves_nothing_gives_the_servers_node_back_whatever_bec
     nothing = {"name": "ws-1", "phase": "Succeeded", "reason": "NothingNew", "scheduled": True}
     status = {"endpoint": "http://ws", "runs": [good, nothing], "workflow": "ws-bbbb"}
     observed = seen(workspace("bbbb", status=status), intent=mute)
-    assert done(observed) == [r.DeleteServing(), r.ReleaseRun("ws-bbbb", NOW), r.CreateRun()]
+    assert done(observed) == [r.DeleteServing(), r.ReleaseRun("ws-bbbb", NOW), r.Again(STOPPING_SECONDS)]
     assert done(replace(observed, makes_nodes=False)) == [r.DeleteServing(), r.CreateRun()]
+    assert done(replace(observed, releases=release(NOW, "ws-bbbb"))) == [r.DeleteServing(), r.CreateRun()]
+    of_another_end = replace(observed, releases=release("2026-11-24T10:00:00Z", "ws-bbbb"))
+    assert done(of_another_end) == [
+        r.DeleteServing(), r.DeleteRun("ws-bbbb-cleanup", "r"), r.Again(STOPPING_SECONDS),
+    ]  # fmt: skip
 
 
 def test_a_word_that_asks_for_a_run_again_counts_though_the_run_between_is_gone():
@@ -190,11 +197,11 @@ def test_a_run_that_ended_without_its_exit_handler_has_its_node_given_back_once(
     assert done(seen(workspace("aaaa"), workflows=(with_nodes("Running", **phases),))) == []
 
 
-def release(ended):
+def release(ended, run="ws-aaaa"):
     """Return what gives back the node of a run that ended then, by the clock of the API server long before."""
-    labels = {CLEANUP_LABEL: end_label(ended)}
-    metadata = {"name": "ws-aaaa-cleanup", "uid": "r", "creationTimestamp": "2026-11-25T01:00:00Z", "labels": labels}
-    return {"ws-aaaa-cleanup": {"metadata": metadata}}
+    name, labels = f"{run}-cleanup", {CLEANUP_LABEL: end_label(ended)}
+    metadata = {"name": name, "uid": "r", "creationTimestamp": "2026-11-25T01:00:00Z", "labels": labels}
+    return {name: {"metadata": metadata}}
 
 
 def test_a_release_of_an_earlier_end_of_that_name_makes_room():
@@ -202,6 +209,12 @@ def test_a_release_of_an_earlier_end_of_that_name_makes_room():
     ended["status"]["finishedAt"] = NOW
     observed = seen(workspace("aaaa"), workflows=(ended,), releases=release("2026-11-24T10:00:00Z"))
     assert done(observed) == [r.DeleteRun("ws-aaaa-cleanup", "r")]
+    (of_an_earlier_kaiflow,) = release("").values()
+    del of_an_earlier_kaiflow["metadata"]["labels"]
+    observed = replace(observed, releases={"ws-aaaa-cleanup": of_an_earlier_kaiflow})
+    assert done(observed) == [r.DeleteRun("ws-aaaa-cleanup", "r")]
+    of_an_earlier_kaiflow["metadata"]["creationTimestamp"] = LATER
+    assert done(observed) == []
 
 
 def test_what_is_run_anew_under_its_name_goes_on_with_its_node():
@@ -217,6 +230,12 @@ def test_a_run_that_was_deleted_has_its_node_given_back():
 
 
 LOST = ("Error", "pod deleted", "2026-11-25T09:10:00Z")
+
+
+OTHERS = (
+    "2 node(s) didn't match Pod's node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not "
+    "helpful for scheduling."
+)
 
 
 def waiting(since, why=""):
@@ -239,18 +258,28 @@ def test_a_training_whose_node_went_away_is_run_again_on_another(end):
 
 def test_a_node_that_went_away_before_the_training_began_is_lost_too():
     """A spot node, while the weights were still on their way."""
-    nobody = waiting("2026-11-25T09:40:00Z", ": 1 node(s) had untolerated taint {x: }, 2 node(s) didn't match selector")
+    nobody = waiting("2026-11-25T09:40:00Z", f": 1 node(s) had untolerated taint {{x: }}, {OTHERS}")
     lost = with_nodes(tries=(nobody,), provision="Succeeded")
     assert done(seen(workspace("aaaa"), workflows=(lost,))) == [r.Remember("", 4), r.StopRun("ws-aaaa")]
     given = with_nodes(tries=(nobody,), provision="Running")
     assert done(seen(workspace("aaaa"), workflows=(given,))) == []
+    once = {"runs": [{"name": "ws-aaaa", "phase": "Failed", "startedAt": "2026-11-25T08:00:00Z", "revision": "aaaa"}]}
+    assert done(seen(workspace("aaaa", status=once), workflows=(lost,))) == []  # a second time it is no accident
 
 
 @pytest.mark.parametrize(
     "tries",
     [
         (waiting("2026-11-25T09:40:00Z"),),  # it has never run: another node would be no better
-        (waiting("2026-11-25T09:40:00Z", ": 1 Insufficient memory, 2 node(s) didn't match Pod's node affinity"),),
+        *[
+            (waiting("2026-11-25T09:40:00Z", f": 1 {why}, {OTHERS}"),)
+            for why in (
+                "Insufficient memory",
+                "node(s) had volume node affinity conflict",
+                "Too many pods",
+                "node(s) exceed max volume count",
+            )
+        ],
         (waiting("2026-11-25T09:10:00Z"), waiting("2026-11-25T09:40:00Z")),
         (LOST, ("Running", "", "2026-11-25T09:40:00Z")),
     ],
@@ -408,3 +437,11 @@ def test_a_workspace_goes_though_its_namespace_is_served_no_more():
     assert done(observed, "2026-11-25T09:10:00Z") == [r.Again(STOPPING_SECONDS)]
     assert done(observed, "2026-11-25T09:31:00Z") == [r.DeleteServing(), r.RemoveFinalizer()]
     assert "NodesMayRemain" in told(observed, "2026-11-25T09:31:00Z")
+
+
+def test_nothing_is_tried_in_a_namespace_that_is_served_no_more():
+    held = with_nodes("Failed", provision="Succeeded")
+    refusal = Refusal(NOT_SERVED, "not here")
+    assert done(seen(workspace("aaaa"), workflows=(held,), intent=refusal)) == []
+    lost = with_nodes(tries=(LOST, waiting("2026-11-25T09:40:00Z")), provision="Succeeded")
+    assert done(seen(workspace("aaaa"), workflows=(lost,), intent=refusal)) == []
