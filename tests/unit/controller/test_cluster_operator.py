@@ -97,3 +97,18 @@ def test_what_was_refused_is_not_told_as_done_and_a_node_that_is_held_keeps_its_
     told = [action.told.reason for action in performer.did if isinstance(action, actions.Tell)]
     assert told == ["ReconcileFailed", "RunDeleted"]
     assert isinstance(performer.did[-1], actions.WriteStatus)
+
+
+def test_rights_that_have_gone_are_looked_at_again():
+    """They go with their namespace, and what leaves with it must not wait for what nobody may do any more."""
+    operator = Operator(SimpleNamespace(), Settings(Placement()), OperatorMetrics())  # type: ignore[arg-type]
+    operator._performer = Refusing(actions.CreateCleanup, 403)  # type: ignore[assignment]
+    memory = operator._observer.memory["n", "w"]
+    memory.wish = known = SimpleNamespace()  # type: ignore[assignment]
+    body = {"metadata": {"namespace": "n", "name": "w", "generation": 1, "annotations": {}}}
+    seen = SimpleNamespace(workspace=body, workflows=[], intent=None)
+    asyncio.run(operator._do(("n", "w"), seen, None, [actions.DeleteServing()]))  # type: ignore[arg-type]
+    assert memory.wish is known
+    with pytest.raises(ApiError):
+        asyncio.run(operator._do(("n", "w"), seen, None, [actions.CreateCleanup()]))  # type: ignore[arg-type]
+    assert memory.wish is None
