@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from controller.events import Told
 
@@ -84,6 +84,7 @@ class ReleaseRun:
 
     name: str
     ended: str = ""  # when the run ended: of which end the Workflow is
+    gone: bool = False  # the run's Workflow is not there: only the status knows of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Tell:
     """Tell an Event."""
 
     told: Told
-    done: bool = False  # that the action before was done: not told where it was refused
+    when: Literal["now", "done", "written"] = "now"  # done: what was to be done before; written: the status behind
 
 
 @dataclass(frozen=True, slots=True)

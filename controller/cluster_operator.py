@@ -154,13 +154,10 @@ class Operator:
         failed: KaiflowError | None = None
         refused = False  # the action before
         held = False  # a node of a run that is gone: only the status knows of it until it is given back
-        there = {run["metadata"]["name"] for run in seen.workflows}
         for action in actions:
             if isinstance(action, Again):
                 waits.append(action.seconds)
-            elif isinstance(action, Tell) and (refused if action.done else held):
-                continue  # it was not done; or what has changed is told when it is written
-            elif isinstance(action, WriteStatus) and held:
+            elif _is_void(action, refused=refused, held=held):
                 continue
             elif isinstance(action, WriteStatus):
                 # A CRD that knows fewer fields than we write stores less: that is no reason to write it again.
@@ -175,7 +172,7 @@ class Operator:
             else:
                 error = await self._perform(subject, action)
                 refused, failed = error is not None, error or failed
-                held = held or (refused and isinstance(action, ReleaseRun) and action.name not in there)
+                held = held or (refused and isinstance(action, ReleaseRun) and action.gone)
                 if isinstance(error, ApiError) and error.status in FORBIDDEN:
                     memory.wish = None  # our rights may have gone, with the namespace: they are looked at again
         if failed is not None:
@@ -197,6 +194,13 @@ class Operator:
     def heard_seconds_ago(self) -> float:
         """How long ago the API server was last heard of, by the kind that has been silent longest."""
         return max((time.monotonic() - r.heard_at for r in self._reflectors.values() if r.known), default=0.0)
+
+
+def _is_void(action: Action, *, refused: bool, held: bool) -> bool:
+    """Whether an action is left out: it tells of what was not done, or writes over what must be known again."""
+    if isinstance(action, WriteStatus):
+        return held
+    return isinstance(action, Tell) and {"now": False, "done": refused, "written": held}[action.when]
 
 
 def is_of_another(crd: Object | None) -> bool:

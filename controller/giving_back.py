@@ -5,6 +5,7 @@ whose node went away waits for one of a name that nobody makes again.
 """
 
 from collections.abc import Iterator
+from itertools import takewhile
 
 from controller.actions import Action, Again, DeleteRun, ReleaseRun, Remember, StopRun, Tell
 from controller.cluster_status import went_on
@@ -20,6 +21,7 @@ from controller.runs import is_scheduled
 from pipelines.names import release_name
 
 NODE_SECONDS = 900.0  # for an autoscaler to bring a node back
+FRUITLESS_RUNS = 3  # of a revision, one after another: then a node that is not found is no accident
 
 
 def given_back(seen: Observed) -> Iterator[Action]:
@@ -39,11 +41,13 @@ def given_back(seen: Observed) -> Iterator[Action]:
     if isinstance(seen.intent, Intent) and started(seen.workspace) != seen.intent.revision:
         left.pop(seen.intent.run, None)  # it is run anew under its name, and goes on with its node
     for name, ended in left.items():
-        for action in _release(seen, name, ended):
-            yield action
-            if isinstance(action, ReleaseRun):
-                why = f"{name} ended without its exit handler: its node is given back."
-                yield Tell(Told("NodeReleased", why), done=True)
+        release = seen.releases.get(release_name(name))
+        if release is None:
+            yield ReleaseRun(name, ended, gone=bool(gone) and name == last)
+            why = f"{name} ended without its exit handler: its node is given back."
+            yield Tell(Told("NodeReleased", why), when="done")
+        elif not is_made_for(release, ended):  # another end of that name
+            yield DeleteRun(release["metadata"]["name"], release["metadata"]["uid"])
 
 
 def lost(seen: Observed, now: str) -> Iterator[Action]:
@@ -52,8 +56,9 @@ def lost(seen: Observed, now: str) -> Iterator[Action]:
     for run in seen.workflows if seen.makes_nodes and is_served(seen) else ():
         if has_ended(run) or run["spec"].get("shutdown"):
             continue
-        again = any(r["name"] == run["metadata"]["name"] and r["phase"] in ENDED for r in runs)
-        since = lost_node_since(run) or ("" if again else unfound_node_since(run))  # the latter once: it may be no loss
+        ended = [r["phase"] for r in runs if r["name"] == run["metadata"]["name"] and r["phase"] in ENDED]
+        fruitless = len(list(takewhile(lambda phase: phase != "Succeeded", reversed(ended))))
+        since = lost_node_since(run) or (unfound_node_since(run) if fruitless < FRUITLESS_RUNS else "")
         if not since:
             continue
         if (parse(now) - parse(since)).total_seconds() < NODE_SECONDS:
@@ -72,14 +77,11 @@ def node_of_server(seen: Observed) -> Iterator[Action]:
     """Yield what gives back the node of a server that goes: the next run may end before it would see to it."""
     status = seen.workspace.get("status") or {}
     served = [run for run in status.get("runs") or () if run["phase"] == "Succeeded" and run.get("digest")]
-    if seen.makes_nodes and status.get("endpoint") and served:
-        yield from _release(seen, served[-1]["name"], str(served[-1].get("finishedAt") or ""))
-
-
-def _release(seen: Observed, name: str, ended: str) -> Iterator[Action]:
-    """Yield what gives back the node of a run that ended then, once."""
+    if not (seen.makes_nodes and status.get("endpoint") and served):
+        return
+    name, ended = served[-1]["name"], str(served[-1].get("finishedAt") or "")
     release = seen.releases.get(release_name(name))
     if release is None:
         yield ReleaseRun(name, ended)
-    elif not is_made_for(release, ended):  # another end of that name
+    elif not is_made_for(release, ended, or_later=True):
         yield DeleteRun(release["metadata"]["name"], release["metadata"]["uid"])

@@ -4,6 +4,7 @@ Argo runs no exit handler of a Workflow that is terminated (``argo terminate``) 
 node was reclaimed, on a node of the same name that nobody makes again.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from controller.observed_workflow import is_unreadable
 from pipelines.names import CLEANUP_LABEL, end_label
 from pipelines.nodes import Node, node_id
 
+OLD_TAINT = ", that the pod didn't tolerate"  # before Kubernetes 1.24
+SAYS_NOTHING = re.compile("untolerated taint|had taint|were unschedulable")
 NEVER_BEGAN = ("", "Pending", "Skipped", "Omitted")
 
 
@@ -46,12 +49,12 @@ def unfound_node_since(run: Object) -> str:
     return _waiting_since(tries) if made and tries and _matches_none(tries[-1].get("message", "")) else ""
 
 
-def is_made_for(release: Object, ended: str) -> bool:
-    """Whether a cleanup was made for this end of its run; no clocks are compared, of which each writer has its own."""
+def is_made_for(release: Object, ended: str, *, or_later: bool = False) -> bool:
+    """Whether a cleanup was made for this end of its run, both by Argo's clock; ``or_later``: or for one after it."""
     label = (release["metadata"].get("labels") or {}).get(CLEANUP_LABEL)
     if label is None:  # of an earlier kaiflow
         return bool(release["metadata"]["creationTimestamp"] >= ended)
-    return bool(label == end_label(ended))
+    return bool(label == end_label(ended) or (or_later and label > end_label(ended)))
 
 
 def _tries(run: Object) -> list[Node]:
@@ -70,9 +73,12 @@ def _finds_no_node(pod: Node) -> bool:
 
 
 def _matches_none(message: str) -> bool:
-    """Whether no node carries the labels that the pod asks for, by the scheduler's words for each."""
-    words = message.partition("preemption:")[0].partition("are available:")[2].rstrip(". ")
-    reasons = [reason for reason in words.split(", ") if "untolerated taint" not in reason]
+    """Whether no node carries the labels that the pod asks for, by the scheduler's words for each.
+
+    It looks at cordons and taints first, and says nothing of the labels of nodes that have them.
+    """
+    words = message.partition("preemption:")[0].partition("are available:")[2].replace(OLD_TAINT, "").rstrip(". ")
+    reasons = [reason for reason in words.split(", ") if "pressure" in reason or not SAYS_NOTHING.search(reason)]
     return bool(reasons) and all("didn't match Pod's node affinity" in reason for reason in reasons)
 
 

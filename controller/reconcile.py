@@ -40,6 +40,7 @@ from controller.revisions import revision_number
 from controller.runs import is_scheduled
 
 STOPPING_SECONDS = 5.0  # until a run that was told to stop is looked at again
+RIGHTS_SECONDS = 120  # within which rights that are only being replaced come back
 PATIENCE_SECONDS = 1800  # of a deletion: then it goes on without what does not answer
 
 
@@ -80,16 +81,23 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
         return
     known = next((run for run in seen.workflows if run["metadata"]["name"] == intent.run), None)
     if known is None:
-        if not intent.serves:
-            yield DeleteServing()
-            if releasing := list(node_of_server(seen)):
-                yield from (*releasing, Again(STOPPING_SECONDS))
-                return
-        yield CreateRun()
+        yield from _begin(seen, intent)
     elif _is_stale(known, seen, intent):
         yield DeleteRun(intent.run, known["metadata"]["uid"])
     else:
         yield Remember(intent.revision, revision_number(seen.workspace, intent.revision))
+
+
+def _begin(seen: Observed, intent: Intent) -> Iterator[Action]:
+    """Yield what starts the run; where it serves nothing, after what was served is gone, and its node asked back."""
+    if not intent.serves:
+        if started(seen.workspace):  # what it names is served no more: asked for again it has to run anew
+            yield Remember("", revision_number(seen.workspace, started(seen.workspace)))
+        yield DeleteServing()
+        if releasing := list(node_of_server(seen)):
+            yield from (*releasing, Again(STOPPING_SECONDS))
+            return
+    yield CreateRun()
 
 
 def _stop(others: Sequence[Object], intent: Intent) -> Iterator[Action]:
@@ -97,7 +105,7 @@ def _stop(others: Sequence[Object], intent: Intent) -> Iterator[Action]:
         if not run["spec"].get("shutdown"):
             name = run["metadata"]["name"]
             yield StopRun(name)
-            yield Tell(Told("RunStopping", f"{name} is stopped: revision {intent.revision} is asked for."), done=True)
+            yield Tell(Told("RunStopping", f"{name} is stopped: revision {intent.revision} is asked for."), when="done")
     yield Again(STOPPING_SECONDS)
 
 
@@ -153,7 +161,7 @@ def _schedule(seen: Observed, intent: Intent) -> Iterator[Action]:
         made_of = (labels.get(REVISION_LABEL), labels.get(OFFER_LABEL), labels.get(GENERATION_LABEL))
         if made_of != (intent.revision, seen.offered, intent.asked):
             yield ApplyCron()
-            yield Tell(Told("ScheduleSet", f"The schedule runs revision {intent.revision}."), done=True)
+            yield Tell(Told("ScheduleSet", f"The schedule runs revision {intent.revision}."), when="done")
         elif seen.cron and seen.cron.get("refused"):
             yield Tell(Told("ScheduleRefused", f"Argo does not run the schedule: {seen.cron['refused']['message']}"))
     elif seen.cron is not None:
@@ -167,7 +175,7 @@ def _unschedule(seen: Observed, cron: Object) -> Iterator[Action]:
             yield SuspendCron(cron["metadata"]["name"])
         return
     yield DeleteCron(cron["metadata"]["name"])
-    yield Tell(Told("ScheduleRemoved", "The Workspace has no schedule any more."), done=True)
+    yield Tell(Told("ScheduleRemoved", "The Workspace has no schedule any more."), when="done")
 
 
 def _status(seen: Observed, now: str) -> Iterator[Action]:
@@ -177,7 +185,7 @@ def _status(seen: Observed, now: str) -> Iterator[Action]:
     after = cluster_status(seen.workspace, seen.intent, seen.workflows, seen.training, now, seen.attempts)
     if after != before:
         for told in changes(before, after):
-            yield Tell(told)
+            yield Tell(told, when="written")
         yield WriteStatus(after)
 
 
@@ -198,6 +206,9 @@ def _leaving(seen: Observed, now: str) -> Iterator[Action]:
     yield DeleteServing()
     took = bool(seen.makes_nodes and (seen.workflows or was_run(seen.workspace)))
     makes = seen.argo and served
+    if took and not served and waited <= RIGHTS_SECONDS:
+        yield Again(STOPPING_SECONDS)
+        return
     if took and makes and _cleanup_is_worth_waiting_for(seen.cleanup, waited, now):
         if seen.cleanup is None:
             yield CreateCleanup()

@@ -79,9 +79,9 @@ def test_what_was_refused_is_not_told_as_done_and_a_node_that_is_held_keeps_its_
     operator._performer = performer = Refusing(actions.ReleaseRun, 403)  # type: ignore[assignment]
     body = {"metadata": {"namespace": "n", "name": "w", "generation": 1, "annotations": {}}}
     given_back, gone = Told("NodeReleased", "its node is given back"), Told("RunDeleted", "it is gone")
-    todo = [
-        actions.ReleaseRun("w-1"), actions.Tell(given_back, done=True), actions.Tell(gone),
-        actions.WriteStatus({"state": "Failed"}),
+    todo: list[actions.Action] = [
+        actions.ReleaseRun("w-1", gone=True), actions.Tell(given_back, when="done"),
+        actions.Tell(gone, when="written"), actions.WriteStatus({"state": "Failed"}),
     ]  # fmt: skip
     with pytest.raises(ApiError):
         asyncio.run(operator._do(("n", "w"), SimpleNamespace(workspace=body, workflows=[], intent=None), None, todo))  # type: ignore[arg-type]
@@ -89,11 +89,9 @@ def test_what_was_refused_is_not_told_as_done_and_a_node_that_is_held_keeps_its_
     assert told == ["ReconcileFailed"]
     assert not any(isinstance(action, actions.WriteStatus) for action in performer.did)
     performer.did.clear()
-    there = [
-        {"metadata": {"name": "w-1", "creationTimestamp": ""}, "spec": {}, "status": {"nodes": {}}}
-    ]  # a run that is there can be looked at again
+    todo[0] = actions.ReleaseRun("w-1")  # of a run that is there: it can be looked at again
     with pytest.raises(ApiError):
-        asyncio.run(operator._do(("n", "w"), SimpleNamespace(workspace=body, workflows=there, intent=None), None, todo))  # type: ignore[arg-type]
+        asyncio.run(operator._do(("n", "w"), SimpleNamespace(workspace=body, workflows=[], intent=None), None, todo))  # type: ignore[arg-type]
     told = [action.told.reason for action in performer.did if isinstance(action, actions.Tell)]
     assert told == ["ReconcileFailed", "RunDeleted"]
     assert isinstance(performer.did[-1], actions.WriteStatus)

@@ -92,12 +92,14 @@ def test_a_revision_that_serves_nothing_gives_the_servers_node_back_whatever_bec
     nothing = {"name": "ws-1", "phase": "Succeeded", "reason": "NothingNew", "scheduled": True}
     status = {"endpoint": "http://ws", "runs": [good, nothing], "workflow": "ws-bbbb"}
     observed = seen(workspace("bbbb", status=status), intent=mute)
-    assert done(observed) == [r.DeleteServing(), r.ReleaseRun("ws-bbbb", NOW), r.Again(STOPPING_SECONDS)]
-    assert done(replace(observed, makes_nodes=False)) == [r.DeleteServing(), r.CreateRun()]
-    assert done(replace(observed, releases=release(NOW, "ws-bbbb"))) == [r.DeleteServing(), r.CreateRun()]
+    first = [r.Remember("", 4), r.DeleteServing()]  # taken back to what was served, it runs again
+    assert done(observed) == [*first, r.ReleaseRun("ws-bbbb", NOW), r.Again(STOPPING_SECONDS)]
+    assert done(replace(observed, makes_nodes=False)) == [*first, r.CreateRun()]
+    assert done(replace(observed, releases=release(NOW, "ws-bbbb"))) == [*first, r.CreateRun()]
+    assert done(replace(observed, releases=release("2026-12-01T00:00:00Z", "ws-bbbb"))) == [*first, r.CreateRun()]
     of_another_end = replace(observed, releases=release("2026-11-24T10:00:00Z", "ws-bbbb"))
     assert done(of_another_end) == [
-        r.DeleteServing(), r.DeleteRun("ws-bbbb-cleanup", "r"), r.Again(STOPPING_SECONDS),
+        *first, r.DeleteRun("ws-bbbb-cleanup", "r"), r.Again(STOPPING_SECONDS),
     ]  # fmt: skip
 
 
@@ -225,7 +227,7 @@ def test_what_is_run_anew_under_its_name_goes_on_with_its_node():
 
 def test_a_run_that_was_deleted_has_its_node_given_back():
     held = {"workflow": "ws-aaaa", "state": "Running", "steps": [{"name": "provision", "phase": "Succeeded"}]}
-    assert done(seen(workspace("aaaa", status=held))) == [r.ReleaseRun("ws-aaaa")]
+    assert done(seen(workspace("aaaa", status=held))) == [r.ReleaseRun("ws-aaaa", gone=True)]
     assert done(seen(workspace("aaaa", status={**held, "state": "Failed"}))) == []
 
 
@@ -256,15 +258,26 @@ def test_a_training_whose_node_went_away_is_run_again_on_another(end):
     assert done(replace(observed, makes_nodes=False)) == []
 
 
-def test_a_node_that_went_away_before_the_training_began_is_lost_too():
+@pytest.mark.parametrize(
+    "why",
+    [
+        "node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }",
+        "node(s) were unschedulable",
+        "node(s) had taint {node-role.kubernetes.io/master: }, that the pod didn't tolerate",
+    ],
+)
+def test_a_node_that_went_away_before_the_training_began_is_lost_too(why):
     """A spot node, while the weights were still on their way."""
-    nobody = waiting("2026-11-25T09:40:00Z", f": 1 node(s) had untolerated taint {{x: }}, {OTHERS}")
+    nobody = waiting("2026-11-25T09:40:00Z", f": 1 {why}, {OTHERS}")
     lost = with_nodes(tries=(nobody,), provision="Succeeded")
     assert done(seen(workspace("aaaa"), workflows=(lost,))) == [r.Remember("", 4), r.StopRun("ws-aaaa")]
     given = with_nodes(tries=(nobody,), provision="Running")
     assert done(seen(workspace("aaaa"), workflows=(given,))) == []
-    once = {"runs": [{"name": "ws-aaaa", "phase": "Failed", "startedAt": "2026-11-25T08:00:00Z", "revision": "aaaa"}]}
-    assert done(seen(workspace("aaaa", status=once), workflows=(lost,))) == []  # a second time it is no accident
+    entry = {"name": "ws-aaaa", "phase": "Failed", "startedAt": "2026-11-25T08:00:00Z", "revision": "aaaa"}
+    twice = {"runs": [{**entry, "phase": "Succeeded"}, entry, entry]}
+    assert r.StopRun("ws-aaaa") in done(seen(workspace("aaaa", status=twice), workflows=(lost,)))
+    ever = {"runs": [entry, entry, entry]}  # it is no accident
+    assert done(seen(workspace("aaaa", status=ever), workflows=(lost,))) == []
 
 
 @pytest.mark.parametrize(
@@ -278,6 +291,7 @@ def test_a_node_that_went_away_before_the_training_began_is_lost_too():
                 "node(s) had volume node affinity conflict",
                 "Too many pods",
                 "node(s) exceed max volume count",
+                "node(s) had untolerated taint {node.kubernetes.io/disk-pressure: }",
             )
         ],
         (waiting("2026-11-25T09:10:00Z"), waiting("2026-11-25T09:40:00Z")),
@@ -436,6 +450,9 @@ def test_a_workspace_goes_though_its_namespace_is_served_no_more():
     observed = seen(gone, workflows=(run(),), cron=cron(), intent=Refusal(NOT_SERVED, "not here"))
     assert done(observed, "2026-11-25T09:10:00Z") == [r.Again(STOPPING_SECONDS)]
     assert done(observed, "2026-11-25T09:31:00Z") == [r.DeleteServing(), r.RemoveFinalizer()]
+    ended = replace(observed, workflows=())
+    assert done(ended, "2026-11-25T09:01:00Z") == [r.DeleteServing(), r.Again(STOPPING_SECONDS)]  # rights come back
+    assert done(ended, "2026-11-25T09:03:00Z") == [r.DeleteServing(), r.RemoveFinalizer()]
     assert "NodesMayRemain" in told(observed, "2026-11-25T09:31:00Z")
 
 

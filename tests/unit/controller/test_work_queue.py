@@ -97,13 +97,13 @@ def test_what_comes_within_a_moment_is_begun_together_and_each_key_once():
         seen.append(key)
 
     async def main():
-        queue = WorkQueue(work, gather_seconds=0.05)
-        working = asyncio.create_task(worked(queue, 0.3))
+        queue = WorkQueue(work, gather_seconds=0.5)  # long enough for a machine that is busy
+        working = asyncio.create_task(worked(queue, 2.5))
         for key in (A, B, A, A):
             queue.add(key)
             await asyncio.sleep(0.005)
         assert not seen
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.7)
         assert seen == [A, B]
         queue.add(A)
         await working
