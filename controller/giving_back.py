@@ -7,7 +7,7 @@ whose node went away waits for one of a name that nobody makes again.
 from collections.abc import Iterator
 from itertools import takewhile
 
-from controller.actions import Action, Again, DeleteRun, ReleaseRun, Remember, StopRun, Tell
+from controller.actions import Action, Again, DeleteRun, ReleaseRun, StopRun, Tell
 from controller.cluster_status import went_on
 from controller.durations import parse
 from controller.events import Told
@@ -16,7 +16,7 @@ from controller.node_holding import asked_for_node, holds_node, is_made_for, los
 from controller.observed import Observed, is_served
 from controller.observed_steps import ENDED
 from controller.observed_workflow import has_ended
-from controller.revisions import revision_number
+from controller.revisions import forget
 from controller.runs import is_scheduled
 from pipelines.names import release_name
 
@@ -41,13 +41,12 @@ def given_back(seen: Observed) -> Iterator[Action]:
     if isinstance(seen.intent, Intent) and started(seen.workspace) != seen.intent.revision:
         left.pop(seen.intent.run, None)  # it is run anew under its name, and goes on with its node
     for name, ended in left.items():
-        release = seen.releases.get(release_name(name))
-        if release is None:
-            yield ReleaseRun(name, ended, gone=bool(gone) and name == last)
-            why = f"{name} ended without its exit handler: its node is given back."
-            yield Tell(Told("NodeReleased", why), when="done")
-        elif not is_made_for(release, ended):  # another end of that name
-            yield DeleteRun(release["metadata"]["name"], release["metadata"]["uid"])
+        asked = ReleaseRun(name, ended, gone=bool(gone) and name == last)
+        for action in _asked_once(asked, seen):
+            yield action
+            if action is asked:
+                why = f"{name} ended without its exit handler: its node is given back."
+                yield Tell(Told("NodeReleased", why), when="done")
 
 
 def lost(seen: Observed, now: str) -> Iterator[Action]:
@@ -68,8 +67,8 @@ def lost(seen: Observed, now: str) -> Iterator[Action]:
         scheduled = is_scheduled(run)
         how = "The next run goes" if scheduled else "It is run again, and goes"
         yield Tell(Told("NodeLost", f"The node of {name} went away. {how} on from the checkpoint."))
-        if not scheduled and started(seen.workspace):
-            yield Remember("", revision_number(seen.workspace, started(seen.workspace)))
+        if not scheduled:
+            yield from forget(seen.workspace)
         yield StopRun(name)
 
 
@@ -79,9 +78,14 @@ def node_of_server(seen: Observed) -> Iterator[Action]:
     served = [run for run in status.get("runs") or () if run["phase"] == "Succeeded" and run.get("digest")]
     if not (seen.makes_nodes and status.get("endpoint") and served):
         return
-    name, ended = served[-1]["name"], str(served[-1].get("finishedAt") or "")
-    release = seen.releases.get(release_name(name))
-    if release is None:
-        yield ReleaseRun(name, ended)
-    elif not is_made_for(release, ended, or_later=True):
-        yield DeleteRun(release["metadata"]["name"], release["metadata"]["uid"])
+    asked = ReleaseRun(served[-1]["name"], str(served[-1].get("finishedAt") or ""))
+    yield from _asked_once(asked, seen, or_later=True)
+
+
+def _asked_once(asked: ReleaseRun, seen: Observed, *, or_later: bool = False) -> Iterator[Action]:
+    """Yield the release, once; where one is there of another end of that name, what makes room for it."""
+    there = seen.releases.get(release_name(asked.name))
+    if there is None:
+        yield asked
+    elif not is_made_for(there, asked.ended, or_later=or_later):
+        yield DeleteRun(there["metadata"]["name"], there["metadata"]["uid"])

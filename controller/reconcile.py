@@ -36,7 +36,7 @@ from controller.intent import Intent, started, was_run
 from controller.kube_api import Object
 from controller.observed import Observed, is_served
 from controller.observed_workflow import has_ended
-from controller.revisions import revision_number
+from controller.revisions import forget, revision_number
 from controller.runs import is_scheduled
 
 STOPPING_SECONDS = 5.0  # until a run that was told to stop is looked at again
@@ -74,9 +74,8 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
     if in_the_way:
         yield DeleteRun(intent.run, in_the_way[0]["uid"])
         return
-    if others and started(seen.workspace):  # were what it names asked for again meanwhile, it would have to run anew
-        yield Remember("", revision_number(seen.workspace, started(seen.workspace)))
     if others:
+        yield from forget(seen.workspace)
         yield from _stop(others, intent)
         return
     known = next((run for run in seen.workflows if run["metadata"]["name"] == intent.run), None)
@@ -91,8 +90,7 @@ def _run(seen: Observed, intent: Intent) -> Iterator[Action]:
 def _begin(seen: Observed, intent: Intent) -> Iterator[Action]:
     """Yield what starts the run; where it serves nothing, after what was served is gone, and its node asked back."""
     if not intent.serves:
-        if started(seen.workspace):  # what it names is served no more: asked for again it has to run anew
-            yield Remember("", revision_number(seen.workspace, started(seen.workspace)))
+        yield from forget(seen.workspace)
         yield DeleteServing()
         if releasing := list(node_of_server(seen)):
             yield from (*releasing, Again(STOPPING_SECONDS))

@@ -1,8 +1,17 @@
-"""Numbers of revisions, as KAITO writes them on a Workspace.  Pure."""
+"""Numbers of revisions, as KAITO writes them on a Workspace, and the mark that names one.  Pure."""
 
+from collections.abc import Iterator
+
+from controller.actions import Remember
 from controller.intent import MARKED, REVISION, started
 from controller.kube_api import Object
 from controller.runs import KEEP_RUNS
+
+
+def forget(workspace: Object) -> Iterator[Remember]:
+    """Yield what takes the mark off, its number kept: what it names is ended, and asked for again has to run anew."""
+    if mark := started(workspace):
+        yield Remember("", revision_number(workspace, mark))
 
 
 def revision_number(workspace: Object, revision: str) -> int:
